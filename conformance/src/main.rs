@@ -1,0 +1,2 @@
+//! The conformance harness.
+fn main() {}

@@ -1,0 +1,32 @@
+//! Embeds the `lua/` tree: every file is a module, but annotations (`meta/`) and tests (`test/`).
+
+use std::{env, fmt::Write, fs, io, path::Path};
+
+fn main() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let mut table = String::from("&[\n");
+    walk(&root, "", &mut table)?;
+    table.push(']');
+    fs::write(Path::new(&env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("embedded.rs"), table)
+}
+
+fn walk(folder: &Path, prefix: &str, table: &mut String) -> io::Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
+    entries.sort_by_key(|entry| entry.file_name());
+    for entry in entries {
+        let path = entry.path().canonicalize()?;
+        let name = entry.file_name().into_string().expect("file names in lua/ are UTF-8");
+        if path.is_dir() {
+            if !prefix.is_empty() || (name != "meta" && name != "test") {
+                walk(&path, &format!("{prefix}{name}."), table)?;
+            }
+        } else if let Some(stem) = name.strip_suffix(".lua") {
+            let module =
+                if stem == "init" { prefix.trim_end_matches('.').to_owned() } else { format!("{prefix}{stem}") };
+            println!("cargo:rerun-if-changed={}", path.display());
+            writeln!(table, "    ({module:?}, include_str!({path:?})),").expect("a String takes everything");
+        }
+    }
+    Ok(())
+}

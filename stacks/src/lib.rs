@@ -1,0 +1,14 @@
+//! The protocol stacks: native codecs and the embedded `lua/` tree.
+//!
+//! [`builder`] is a [`moonwire_runtime::Builder`] that already knows them all; the `moonwire`
+//! command and programs that embed the stacks start from it.
+
+use moonwire_runtime::{Builder, Runtime};
+
+/// The embedded `lua/` tree, as (module name, source) pairs.
+pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// A runtime's builder with every codec and every stack in it.
+pub fn builder() -> Builder {
+    Runtime::builder().sources(SOURCES.iter().copied())
+}

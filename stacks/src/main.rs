@@ -1,0 +1,2 @@
+//! The `moonwire` command.
+fn main() {}
