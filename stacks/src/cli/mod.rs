@@ -1,0 +1,69 @@
+//! The command line; each sub-command has its file.
+
+pub mod check;
+mod files;
+mod output;
+pub mod run;
+pub mod test;
+
+use std::{ffi::OsStr, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Exit status of a run that found something wrong, or of a script that failed.
+pub const FAILED: u8 = 1;
+/// Exit status of a command line that asks for something that cannot be done.
+pub const USAGE: u8 = 2;
+
+const USAGE_LINES: &str = "moonwire SCRIPT [ARGUMENTS]...   run a Lua script (`-` reads it from standard input)
+       moonwire check [PATHS]...        look for mistakes without running anything
+       moonwire test [PATHS]...         run Lua tests";
+
+const AFTER_HELP: &str = "\
+Everything after SCRIPT belongs to the script: its arguments are in `arg` and in `...`.
+A script called like a sub-command is run as `./check`.
+
+Examples:
+  moonwire examples/telemetry.lua --count 3
+  echo 'print(require(\"cosocket\").now())' | moonwire -
+  moonwire check lua examples
+  moonwire test lua/test --filter \"split at any byte\"
+
+Environment:
+  MOONWIRE_LOG  what the module `log` lets through: error, warn, info, debug or trace
+  NO_COLOR      when set, nothing is coloured
+
+Exit status:
+  0  the script ended well; nothing wrong was found; every test passed
+  1  the script raised an error; something wrong was found; a test failed
+  2  the command line cannot be followed, or a file cannot be read
+
+A running script stops on SIGTERM and SIGINT, and lists its tasks on SIGUSR1.";
+
+/// Runs Lua scripts that talk to the network in plain sequential code.
+#[derive(Parser)]
+#[command(name = "moonwire", version, override_usage = USAGE_LINES, after_help = AFTER_HELP)]
+#[command(arg_required_else_help = true)]
+struct Command {
+    #[command(subcommand)]
+    command: SubCommand,
+}
+
+#[derive(Subcommand)]
+enum SubCommand {
+    Check(check::Options),
+    Test(test::Options),
+}
+
+/// Whether the first argument is one of ours rather than a script.
+pub fn is_sub_command(first: &OsStr) -> bool {
+    ["check", "test", "help"].iter().any(|name| first == *name)
+}
+
+/// Runs what the command line asks for, when it is not just a script.
+pub fn main() -> ExitCode {
+    match Command::parse().command {
+        SubCommand::Check(options) => check::check(&options),
+        SubCommand::Test(options) => test::test(&options),
+    }
+}

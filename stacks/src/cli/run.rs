@@ -1,0 +1,60 @@
+//! `moonwire SCRIPT [ARGUMENTS]...`
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::Path,
+    process::ExitCode,
+};
+
+use super::{FAILED, USAGE, output::complain};
+
+/// Runs a script until all its tasks have ended.
+pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
+    let source = match read(script) {
+        Ok(source) => source,
+        Err(error) => {
+            complain(format_args!("moonwire: cannot read {}: {}", script.display(), describe(&error)));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let _ = arguments;
+    let name = if script == "-" { "stdin".into() } else { script.to_string_lossy() };
+    let outcome = moonwire::builder()
+        .build()
+        .and_then(|runtime| runtime.run_source(&name, &String::from_utf8_lossy(without_shebang(&source))));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("moonwire: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn read(script: &OsStr) -> io::Result<Vec<u8>> {
+    if script == "-" {
+        let mut source = Vec::new();
+        io::Read::read_to_end(&mut io::stdin().lock(), &mut source)?;
+        return Ok(source);
+    }
+    fs::read(Path::new(script))
+}
+
+/// A script's text from its first line that is Lua on; line numbers stay.
+pub fn without_shebang(source: &[u8]) -> &[u8] {
+    match source {
+        [b'#', ..] => &source[source.iter().position(|byte| *byte == b'\n').unwrap_or(source.len())..],
+        _ => source,
+    }
+}
+
+/// The system's words as they read in the middle of a line.
+pub fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    match text.chars().next() {
+        Some(first) => first.to_lowercase().chain(text.chars().skip(1)).collect(),
+        None => text.to_owned(),
+    }
+}
