@@ -1,2 +1,261 @@
-//! The conformance harness.
-fn main() {}
+//! The conformance harness: runs every test there is, in named suites, the real servers among them.
+//!
+//! `conformance/run` builds it and starts it. A [`suite::Suite`] is a name and a function that runs cases; a
+//! [`server::Kind`] is what is known of a real server before it runs. Adding either is a line in a table and a file.
+//! What a case needs and does not find is a skip with its reason; what a person asked for and does not get is a failure.
+
+mod certificates;
+mod expected;
+mod lua_tests;
+mod markdown;
+mod outcome;
+mod ports;
+mod process;
+mod report;
+mod server;
+mod suite;
+mod tools;
+mod transcript;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Parser;
+
+use crate::outcome::Outcome;
+use crate::report::Report;
+use crate::suite::{Context, SUITES, Servers, Setting, Suite};
+
+/// Exit status when a case failed.
+const FAILED: u8 = 1;
+/// Exit status when the command line cannot be followed.
+const USAGE: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Suites run in the order of --list; the last line is always `N passed, N failed, N skipped`.
+
+Examples:
+  conformance/run --install                       everything, and install what is missing
+  conformance/run mqtt telemetry                  two suites
+  conformance/run mqtt --case MQTT-3.3            the cases of one clause
+  conformance/run --list mqtt                     what would run, and what is missing
+
+Exit status:
+  0  nothing failed; skipped cases are named with their reasons
+  1  a case failed
+  2  the command line cannot be followed";
+
+/// Runs every test there is, real servers included.
+#[derive(Debug, Parser)]
+#[command(name = "conformance/run", after_help = AFTER_HELP)]
+struct Options {
+    /// The suites to run; all of them when none is named
+    #[arg(value_name = "SUITE")]
+    suites: Vec<String>,
+    /// Install what is missing: packages with apt-get (as root), parts of the Rust toolchain with rustup
+    #[arg(long)]
+    install: bool,
+    /// Say what would run and what is missing, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Only against this server
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
+    #[arg(long, value_name = "PATTERN")]
+    case: Option<String>,
+    /// Write results.txt and junit.xml to this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
+    #[arg(long)]
+    accept: bool,
+    /// The command under test
+    #[arg(long, value_name = "PATH", hide = true)]
+    moonwire: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let suites = match chosen(&options) {
+        Ok(suites) => suites,
+        Err(error) => {
+            eprintln!("conformance/run: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let temporary = match tempfile::Builder::new().prefix("moonwire-conformance-").tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("conformance/run: no temporary folder: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    end_with_signals(temporary.path());
+    // Servers that drop their rights have to reach what is theirs.
+    if let Err(error) = server::open_to_all(temporary.path()) {
+        eprintln!("conformance/run: {}: {error}", temporary.path().display());
+        return ExitCode::from(USAGE);
+    }
+    let setting = setting(&options, temporary.path());
+    if options.list { list(&suites, &setting, !options.suites.is_empty()) } else { run(&options, &suites, &setting) }
+}
+
+fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
+    let mut report = Report::new();
+    if options.install {
+        install(suites, &mut report);
+    }
+    let mut servers = Servers::default();
+    for suite in suites {
+        report.begin(suite.name);
+        let mut context = Context::new(suite, setting, &mut report, &mut servers);
+        if let Err(error) = (suite.run)(&mut context) {
+            report.case("the suite runs", Outcome::Failed(error), None);
+        } else if report.suite_is_empty() && options.case.is_none() {
+            // A suite that has lost its files must not look like one that is well.
+            report.case("has cases", Outcome::Failed("nothing was run".to_owned()), None);
+        }
+        report.end();
+    }
+    drop(servers);
+    if let Some(pattern) = options.case.as_deref().filter(|_| report.is_empty()) {
+        report.begin("case");
+        report.case("is there", Outcome::Failed(format!("no case is like `{pattern}`")), None);
+        report.end();
+    }
+    if let Some(folder) = &options.report
+        && let Err(error) = report.write(folder)
+    {
+        report.begin("report");
+        report.case(format!("written to {}", folder.display()), Outcome::Failed(error.to_string()), None);
+        report.end();
+    }
+    let counts = report.finish();
+    if counts.failed > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// Installs what the suites miss. It was asked for, so not being able to is a failure, not a skip.
+fn install(suites: &[&Suite], report: &mut Report) {
+    let missing = tools::missing(suites.iter().flat_map(|suite| suite.needs).copied());
+    if missing.is_empty() {
+        return;
+    }
+    report.begin("install");
+    let result = tools::install(&missing, |what| report.say(&format!("install    {what}")));
+    report.case(tools::install_command(&missing, true), result.into(), None);
+    report.end();
+}
+
+fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
+    let mut all_missing = Vec::new();
+    for suite in suites {
+        println!("{:<10} {}", suite.name, suite.about);
+        let missing = tools::missing(suite.needs.iter().copied());
+        if !missing.is_empty() {
+            println!("{:<10} {}", "", tools::sentence(&missing));
+            all_missing.extend(missing);
+        }
+        if !with_cases {
+            continue;
+        }
+        match (suite.cases)(setting) {
+            Ok(names) => {
+                for name in names.iter().filter(|name| setting.wants(name)) {
+                    println!("{:<10}   {name}", "");
+                }
+            }
+            Err(error) => {
+                eprintln!("conformance/run: {}: {error}", suite.name);
+                return ExitCode::from(FAILED);
+            }
+        }
+    }
+    let all_missing = tools::missing(all_missing);
+    if !all_missing.is_empty() {
+        println!("\nWhat is missing is installed by `conformance/run --install`, or by");
+        println!("  {}", tools::install_command(&all_missing, tools::is_root()));
+    }
+    ExitCode::SUCCESS
+}
+
+fn setting(options: &Options, temporary: &Path) -> Setting {
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate_folder.parent().unwrap_or(crate_folder).to_owned();
+    let moonwire = options.moonwire.clone().unwrap_or_else(|| root.join("target/release/moonwire"));
+    Setting {
+        moonwire: std::path::absolute(&moonwire).unwrap_or(moonwire),
+        root,
+        case: options.case.clone(),
+        server: options.server.clone(),
+        accept: options.accept,
+        temporary: temporary.to_owned(),
+    }
+}
+
+/// The suites that were named, in the order of the table; an unknown name is an error with the known ones.
+fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
+    for name in &options.suites {
+        if !SUITES.iter().any(|suite| suite.name == name) {
+            let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            return Err(format!("there is no suite `{name}`; there are {}", known.join(", ")));
+        }
+    }
+    if let Some(name) = &options.server
+        && !server::KINDS.iter().any(|kind| kind.name == name)
+    {
+        let known: Vec<&str> = server::KINDS.iter().map(|kind| kind.name).collect();
+        return Err(format!("there is no server `{name}`; there are {}", known.join(", ")));
+    }
+    let wanted = |suite: &&Suite| options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name);
+    Ok(SUITES.iter().filter(wanted).collect())
+}
+
+/// An interrupted run leaves no server and no folder behind.
+fn end_with_signals(temporary: &Path) {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let temporary = temporary.to_owned();
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else { return };
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            process::end_all();
+            let _ = std::fs::remove_dir_all(&temporary);
+            eprintln!("\nconformance/run: ended by signal {signal}");
+            std::process::exit(128 + signal);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Options {
+        Options::parse_from([&["conformance/run"], arguments].concat())
+    }
+
+    fn names(arguments: &[&str]) -> Result<Vec<&'static str>, String> {
+        chosen(&options(arguments)).map(|suites| suites.iter().map(|suite| suite.name).collect())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn suites_run_in_the_tables_order_whatever_order_they_are_named_in() {
+        assert_eq!(names(&["mqtt", "lua"]).unwrap(), ["lua", "mqtt"]);
+        assert_eq!(names(&[]).unwrap().len(), SUITES.len());
+    }
+
+    #[test]
+    fn an_unknown_suite_or_server_is_named_with_the_known_ones() {
+        let error = names(&["mqt"]).unwrap_err();
+        assert!(error.contains("`mqt`") && error.contains("mqtt, "), "{error}");
+        let error = names(&["--server", "mosquito"]).unwrap_err();
+        assert!(error.contains("`mosquito`") && error.contains("mosquitto"), "{error}");
+    }
+}

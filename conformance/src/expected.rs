@@ -1,0 +1,181 @@
+//! What a suite is known to give against one server, and what changed since.
+//!
+//! ```text
+//! # Mosquitto 2.0.11, Debian 12
+//! passed   5 tcp  publish: [MQTT-3.3.4-1] a QoS 1 message is acknowledged
+//! failed   5 tcp  publish: [MQTT-4.3.3-1] ...  # the server downgrades QoS 2
+//! ```
+//!
+//! Any difference fails, better results included: whoever betters something writes it down. A result other than
+//! `passed` must give its reason, and counts as skipped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::outcome::Outcome;
+
+/// Two spaces before it, so that a case's own name may hold a number sign.
+const REASON: &str = "  # ";
+
+/// The known results of one suite against one server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Comment lines at the head of the file, kept when it is written anew.
+    head: Vec<String>,
+    cases: BTreeMap<String, Known>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    word: String,
+    reason: Option<String>,
+}
+
+impl Expected {
+    /// Reads a file of known results.
+    ///
+    /// # Errors
+    /// In words, with the line's number.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut expected = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let wrong = |what: &str| format!("line {}: {what}", index + 1);
+            if line.starts_with('#') && expected.cases.is_empty() {
+                expected.head.push(line.to_owned());
+            }
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (case, reason) = match line.split_once(REASON) {
+                Some((case, reason)) => (case, Some(reason.trim().to_owned())),
+                None => (line, None),
+            };
+            let (word, name) = case.split_once(' ').ok_or_else(|| wrong("`passed NAME` wanted"))?;
+            if !["passed", "failed", "skipped"].contains(&word) {
+                return Err(wrong(&format!("`{word}` is not passed, failed or skipped")));
+            }
+            if word != "passed" && reason.as_deref().unwrap_or_default().is_empty() {
+                return Err(wrong(&format!("a case that is not passed needs its reason, after `{}`", REASON.trim())));
+            }
+            let known = Known { word: word.to_owned(), reason };
+            if expected.cases.insert(name.trim().to_owned(), known).is_some() {
+                return Err(wrong(&format!("`{}` stands here twice", name.trim())));
+            }
+        }
+        Ok(expected)
+    }
+
+    /// The names of all known cases.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.cases.keys().map(String::as_str)
+    }
+
+    /// What to count for a case that came out as `actual`.
+    pub fn judge(&self, name: &str, actual: Outcome) -> Outcome {
+        let Some(known) = self.cases.get(name) else {
+            return Outcome::Failed(match actual {
+                Outcome::Failed(why) => format!("(a new case)\n{why}"),
+                other => format!("a new case, which {}: write it down with --accept", other.word()),
+            });
+        };
+        match (&actual, known) {
+            (Outcome::Passed, Known { word, .. }) if word == "passed" => Outcome::Passed,
+            (actual, Known { word, reason }) if word == actual.word() => {
+                Outcome::Skipped(format!("known to be {word}: {}", reason.as_deref().unwrap_or_default()))
+            }
+            (Outcome::Failed(_), Known { word, .. }) if word == "passed" => actual,
+            (Outcome::Failed(why), Known { word, .. }) => Outcome::Failed(format!("expected {word}\n{why}")),
+            (Outcome::Skipped(why), Known { word, .. }) => Outcome::Failed(format!("expected {word}, skipped: {why}")),
+            (Outcome::Passed, Known { word, .. }) => {
+                Outcome::Failed(format!("expected {word}, and it passed: write that down with --accept"))
+            }
+        }
+    }
+
+    /// The file's new text when `results` are accepted. Reasons are kept; missing ones are left to be written.
+    pub fn accept<'a>(&self, results: impl IntoIterator<Item = (&'a str, &'a Outcome)>) -> String {
+        let mut text = String::new();
+        for line in &self.head {
+            let _ = writeln!(text, "{line}");
+        }
+        let results: BTreeMap<&str, &Outcome> = results.into_iter().collect();
+        for (name, outcome) in results {
+            let _ = write!(text, "{:<8} {name}", outcome.word());
+            if *outcome != Outcome::Passed {
+                let known = self.cases.get(name).and_then(|known| known.reason.as_deref());
+                let _ = write!(text, "{REASON}{}", known.unwrap_or_default());
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# Mosquitto\n\npassed   5 tcp  connect: [MQTT-3.1.0-1] first\n\
+        failed   5 tcp  publish: third  # the server forgets\nskipped  5 tcp  auth: fourth  # no such method\n";
+
+    fn expected() -> Expected {
+        Expected::parse(FILE).unwrap()
+    }
+
+    #[test]
+    fn what_is_as_known_is_passed_or_skipped_with_its_reason() {
+        let first = "5 tcp  connect: [MQTT-3.1.0-1] first";
+        assert_eq!(expected().judge(first, Outcome::Passed), Outcome::Passed);
+        assert_eq!(
+            expected().judge("5 tcp  publish: third", Outcome::Failed("again".into())),
+            Outcome::Skipped("known to be failed: the server forgets".into())
+        );
+        assert_eq!(
+            expected().judge("5 tcp  auth: fourth", Outcome::Skipped("no method".into())),
+            Outcome::Skipped("known to be skipped: no such method".into())
+        );
+    }
+
+    #[test]
+    fn any_change_fails() {
+        let first = "5 tcp  connect: [MQTT-3.1.0-1] first";
+        let failed = |name: &str, actual: Outcome| matches!(expected().judge(name, actual), Outcome::Failed(_));
+        assert_eq!(expected().judge(first, Outcome::Failed("why".into())), Outcome::Failed("why".into()));
+        assert!(failed(first, Outcome::Skipped("why".into())));
+        assert!(failed("5 tcp  publish: third", Outcome::Passed));
+        assert!(failed("5 tcp  publish: third", Outcome::Skipped("why".into())));
+        assert!(failed("a case nobody knows", Outcome::Passed));
+        assert!(failed("a case nobody knows", Outcome::Failed("why".into())));
+        assert!(failed("a case nobody knows", Outcome::Skipped("why".into())));
+    }
+
+    #[test]
+    fn accepting_what_is_known_changes_nothing() {
+        let results = [
+            ("5 tcp  connect: [MQTT-3.1.0-1] first", Outcome::Passed),
+            ("5 tcp  publish: third", Outcome::Failed("why".into())),
+            ("5 tcp  auth: fourth", Outcome::Skipped("why".into())),
+        ];
+        let text = expected().accept(results.iter().map(|(name, outcome)| (*name, outcome)));
+        assert_eq!(Expected::parse(&text).unwrap(), expected());
+        assert!(text.starts_with("# Mosquitto\n"));
+    }
+
+    #[test]
+    fn a_file_that_hides_something_is_refused() {
+        for (text, error) in [
+            ("failed  a: b\n", "line 1: a case that is not passed needs its reason, after `#`"),
+            ("# x\nmaybe  a: b\n", "line 2: `maybe` is not passed, failed or skipped"),
+            ("passed\n", "line 1: `passed NAME` wanted"),
+            ("passed  a: b\npassed   a: b\n", "line 2: `a: b` stands here twice"),
+        ] {
+            assert_eq!(Expected::parse(text).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn a_name_may_hold_a_number_sign() {
+        let expected = Expected::parse("passed   wildcards: a/# matches its parent\n").unwrap();
+        assert_eq!(expected.names().collect::<Vec<_>>(), ["wildcards: a/# matches its parent"]);
+    }
+}

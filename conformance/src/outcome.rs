@@ -1,0 +1,88 @@
+//! What became of a case.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What became of one case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It held.
+    Passed,
+    /// It did not, for this reason (many lines, maybe).
+    Failed(String),
+    /// It was not tried, for this reason.
+    Skipped(String),
+}
+
+impl Outcome {
+    /// The word that stands for it in files.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Outcome::Passed => "passed",
+            Outcome::Failed(_) => "failed",
+            Outcome::Skipped(_) => "skipped",
+        }
+    }
+}
+
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+    }
+}
+
+/// One case of one suite, and what became of it.
+#[derive(Debug, Clone)]
+pub struct CaseResult {
+    /// The suite's name.
+    pub suite: &'static str,
+    /// The case's name, unique in its suite.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it took, if that is known of the single case.
+    pub time: Option<Duration>,
+}
+
+/// How many cases came to what end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Cases that held.
+    pub passed: usize,
+    /// Cases that did not.
+    pub failed: usize,
+    /// Cases that were not tried.
+    pub skipped: usize,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Skipped(_) => self.skipped += 1,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_has_exactly_this_form() {
+        let mut counts = Counts::default();
+        counts.add(&Outcome::Passed);
+        counts.add(&Outcome::Passed);
+        counts.add(&Outcome::Failed("why".into()));
+        counts.add(&Outcome::Skipped("why".into()));
+        assert_eq!(counts.to_string(), "2 passed, 1 failed, 1 skipped");
+    }
+}

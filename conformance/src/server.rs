@@ -1,0 +1,229 @@
+//! Real servers: started on free ports of the loopback interface in a folder of their own, ready when they accept
+//! connections, ended with the run.
+
+pub mod mosquitto;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::certificates::Certificates;
+use crate::ports;
+use crate::process::{Process, tail};
+use crate::tools::Tool;
+
+/// Every kind of server there is.
+pub const KINDS: &[&Kind] = &[&mosquitto::KIND];
+
+/// How long a server may take until it accepts connections.
+const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between the moment a port is found free and the moment the server takes it, somebody else may.
+const ATTEMPTS: usize = 3;
+
+/// What is known of a server before it runs. `servers/NAME/` holds its configuration.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its name, as `--server` takes it; also the name of its folder and of its expected results.
+    pub name: &'static str,
+    /// The programs it needs.
+    pub needs: &'static [Tool],
+    /// Its listeners: each gets a port, and its name is filled into the configuration.
+    pub listeners: &'static [&'static str],
+    /// What has to be done once its configuration is in its folder.
+    pub prepare: fn(folder: &Path) -> Result<(), String>,
+    /// The command that runs it in the foreground.
+    pub command: fn(folder: &Path) -> Command,
+    /// Lines of its log that say a port was taken before it could be.
+    pub port_taken: &'static str,
+}
+
+/// A server that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    /// What it is.
+    pub kind: &'static Kind,
+    process: Process,
+    folder: PathBuf,
+    ports: BTreeMap<&'static str, u16>,
+}
+
+impl Server {
+    /// Starts a server with the configuration in `configuration`; everything it writes goes below `folder`.
+    ///
+    /// # Errors
+    /// In words, with the end of the server's log.
+    pub fn start(
+        kind: &'static Kind,
+        configuration: &Path,
+        folder: &Path,
+        certificates: &Certificates,
+    ) -> Result<Self, String> {
+        let mut last = String::new();
+        for attempt in 1..=ATTEMPTS {
+            let folder = folder.join(format!("{}-{attempt}", kind.name));
+            match Self::try_start(kind, configuration, &folder, certificates) {
+                Err(error) if error.contains(kind.port_taken) => last = error,
+                result => return result,
+            }
+        }
+        Err(last)
+    }
+
+    fn try_start(
+        kind: &'static Kind,
+        configuration: &Path,
+        folder: &Path,
+        certificates: &Certificates,
+    ) -> Result<Self, String> {
+        let io = |what: &str| {
+            let what = format!("{}: {what}", kind.name);
+            move |error: std::io::Error| format!("{what}: {error}")
+        };
+        let ports = ports::free(kind.listeners.len()).map_err(io("no free ports"))?;
+        let ports: BTreeMap<_, _> = kind.listeners.iter().copied().zip(ports).collect();
+        let mut names: BTreeMap<String, String> =
+            ports.iter().map(|(name, port)| ((*name).to_owned(), port.to_string())).collect();
+        names.insert("folder".to_owned(), folder.display().to_string());
+        names.insert("certificates".to_owned(), certificates.folder().display().to_string());
+
+        fs::create_dir_all(folder).map_err(io("no folder"))?;
+        for entry in configuration.read_dir().map_err(io("no configuration"))? {
+            let path = entry.map_err(io("no configuration"))?.path();
+            let template = fs::read_to_string(&path).map_err(io("configuration"))?;
+            let text = fill(&template, &names).map_err(|error| format!("{}: {error}", path.display()))?;
+            let to = folder.join(path.file_name().unwrap_or_default());
+            fs::write(to, text).map_err(io("configuration"))?;
+        }
+        open_to_all(folder).map_err(io("permissions"))?;
+        (kind.prepare)(folder)?;
+        open_to_all(folder).map_err(io("permissions"))?;
+
+        let log = File::create(folder.join("log")).map_err(io("no log"))?;
+        let mut command = (kind.command)(folder);
+        command.current_dir(folder).stdin(Stdio::null());
+        command.stdout(log.try_clone().map_err(io("no log"))?).stderr(log);
+        let process = Process::spawn(command).map_err(io("cannot start"))?;
+        let mut server = Self { kind, process, folder: folder.to_owned(), ports };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// The port of a listener.
+    pub fn port(&self, listener: &str) -> Option<u16> {
+        self.ports.get(listener).copied()
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// The end of its log, for failures.
+    pub fn log_tail(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        tail(&String::from_utf8_lossy(&log), 20)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        let mut waiting: Vec<u16> = self.ports.values().copied().collect();
+        loop {
+            if let Some(status) = self.process.ended() {
+                return Err(format!("{} ended with {status}\n{}", self.kind.name, self.log_tail()));
+            }
+            waiting.retain(|port| !ports::answers(*port));
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let name = self.kind.name;
+                return Err(format!("{name} does not accept on {waiting:?}\n{}", self.log_tail()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Replaces each `{{name}}` of a template.
+fn fill(template: &str, names: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").ok_or("`{{` without `}}`")?;
+        let value = names.get(name).ok_or_else(|| format!("nothing is called {{{{{name}}}}}"))?;
+        text.push_str(before);
+        text.push_str(value);
+        rest = after;
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+/// Lets a server that drops its rights read its folder. Keys in it live for one run and open nothing else.
+pub fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.is_dir() {
+            open_to_all(&path)?;
+        } else {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_filled_in() {
+        let names =
+            BTreeMap::from([("plain".to_owned(), "1883".to_owned()), ("folder".to_owned(), "/tmp/x".to_owned())]);
+        assert_eq!(fill("listener {{plain}} # {{folder}}/p {x}", &names).unwrap(), "listener 1883 # /tmp/x/p {x}");
+        assert_eq!(fill("{{tls}}", &names).unwrap_err(), "nothing is called {{tls}}");
+        assert_eq!(fill("{{plain", &names).unwrap_err(), "`{{` without `}}`");
+    }
+
+    #[test]
+    fn every_kind_has_its_configuration_and_its_listeners_in_it() {
+        for kind in KINDS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(kind.name);
+            let mut all = String::new();
+            for entry in folder.read_dir().unwrap() {
+                all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+            }
+            for listener in kind.listeners {
+                assert!(all.contains(&format!("{{{{{listener}}}}}")), "{}: no listener {listener}", kind.name);
+            }
+        }
+    }
+
+    /// Reads its (empty) standard input and ends.
+    static ENDS_AT_ONCE: Kind = Kind {
+        name: "sh",
+        needs: &[],
+        listeners: &["one"],
+        prepare: |_| Ok(()),
+        command: |_| Command::new("sh"),
+        port_taken: "Address already in use",
+    };
+
+    #[test]
+    fn a_server_that_ends_at_once_is_reported_with_its_status() {
+        let folder = tempfile::tempdir().unwrap();
+        let [configuration, certificates] = ["configuration", "certificates"].map(|name| folder.path().join(name));
+        fs::create_dir(&configuration).unwrap();
+        fs::write(configuration.join("file"), "port {{one}}\n").unwrap();
+        let certificates = Certificates::make(&certificates).unwrap();
+        let error = Server::start(&ENDS_AT_ONCE, &configuration, folder.path(), &certificates).unwrap_err();
+        assert!(error.starts_with("sh ended with exit status: 0"), "{error}");
+        let written = fs::read_to_string(folder.path().join("sh-1/file")).unwrap();
+        assert!(written.starts_with("port ") && !written.contains('{'), "{written}");
+    }
+}

@@ -1,0 +1,47 @@
+//! Eclipse Mosquitto 2.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Kind;
+use crate::process;
+use crate::tools::{Tool, find};
+
+/// The broker.
+pub const BROKER: Tool = Tool::of_package("mosquitto", "mosquitto");
+/// Makes its password file; comes with the broker.
+const PASSWORDS: Tool = Tool::of_package("mosquitto_passwd", "mosquitto");
+/// Independent witnesses of what a broker received and delivers.
+pub const SUBSCRIBER: Tool = Tool::of_package("mosquitto_sub", "mosquitto-clients");
+/// Says to a broker what is to be delivered to us.
+pub const PUBLISHER: Tool = Tool::of_package("mosquitto_pub", "mosquitto-clients");
+
+/// The user that the password listener knows.
+pub const USER: &str = "moonwire";
+/// That user's password.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// Mosquitto, with one listener for each way to be let in or refused.
+pub const KIND: Kind = Kind {
+    name: "mosquitto",
+    needs: &[BROKER, PASSWORDS, SUBSCRIBER, PUBLISHER],
+    listeners: &["plain", "password", "tls", "client_certificate", "expired", "wrong_name"],
+    prepare,
+    command,
+    port_taken: "Address already in use",
+};
+
+fn prepare(folder: &Path) -> Result<(), String> {
+    let mut command = Command::new(find(PASSWORDS.program).ok_or("mosquitto_passwd is not installed")?);
+    command.args(["-b", "-c"]).arg(folder.join("passwords")).args([USER, PASSWORD]);
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    if finished.succeeded() { Ok(()) } else { Err(format!("mosquitto_passwd: {}", finished.summary())) }
+}
+
+/// Started as root, it becomes the user `mosquitto` by itself.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(find(BROKER.program).unwrap_or_else(|| BROKER.program.into()));
+    command.arg("-c").arg(folder.join("mosquitto.conf"));
+    command
+}

@@ -1,0 +1,307 @@
+//! Suites: named groups of cases. Each is one line of [`SUITES`] and one file below `suite/`.
+
+mod cargo;
+mod check;
+mod docs;
+mod examples;
+mod lint;
+mod lua;
+mod mqtt;
+mod telemetry;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::certificates::Certificates;
+use crate::outcome::Outcome;
+use crate::process::{self, Finished};
+use crate::report::Report;
+use crate::server::{self, Server};
+use crate::tools::{self, Tool};
+use crate::transcript::matches;
+
+/// A named group of cases.
+pub struct Suite {
+    /// Its name, as the command line takes it.
+    pub name: &'static str,
+    /// What it proves, in a few words.
+    pub about: &'static str,
+    /// The programs it needs.
+    pub needs: &'static [Tool],
+    /// The most it may take; whatever it runs then is ended, and the case fails.
+    pub time_max: Duration,
+    /// The names of its cases, as far as they are known without running it.
+    pub cases: fn(&Setting) -> Result<Vec<String>, String>,
+    /// Runs it. An error is a failure of the suite itself, and counts as a failed case.
+    pub run: fn(&mut Context<'_>) -> Result<(), String>,
+}
+
+/// Every suite there is, in the order they run.
+pub const SUITES: &[Suite] =
+    &[lua::SUITE, check::SUITE, examples::SUITE, docs::SUITE, telemetry::SUITE, mqtt::SUITE, lint::SUITE, cargo::SUITE];
+
+/// Variables that must not reach what we run from the environment of whoever runs us.
+const FOREIGN_VARIABLES: [&str; 2] = ["MOONWIRE_", "MQTT_"];
+
+/// What the person asked for, and where things are.
+#[derive(Debug)]
+pub struct Setting {
+    /// The top folder of the project.
+    pub root: PathBuf,
+    /// The `moonwire` command under test.
+    pub moonwire: PathBuf,
+    /// Only cases like this.
+    pub case: Option<String>,
+    /// Only this server.
+    pub server: Option<String>,
+    /// Write down what comes out as what is expected from now on.
+    pub accept: bool,
+    /// Where everything temporary goes.
+    pub temporary: PathBuf,
+}
+
+impl Setting {
+    /// Whether a case of this name is to run: `--case` is a part of its name, or a pattern with stars for all of it.
+    pub fn wants(&self, name: &str) -> bool {
+        match &self.case {
+            None => true,
+            Some(pattern) => name.contains(pattern) || matches(pattern, name),
+        }
+    }
+
+    /// The kinds of server that are to run.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static server::Kind> + '_ {
+        server::KINDS.iter().copied().filter(|kind| self.server.as_deref().is_none_or(|name| name == kind.name))
+    }
+
+    /// Files below the folder `path` of the project that end in `ending`, sorted; as paths from the top folder on.
+    ///
+    /// # Errors
+    /// In words, when a folder cannot be read; a folder that does not exist has no files.
+    pub fn files(&self, path: &str, ending: &str) -> Result<Vec<String>, String> {
+        let mut files = Vec::new();
+        walk(&self.root, Path::new(path), ending, &mut files)?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// Reads a file of the project.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn read(&self, path: &str) -> Result<String, String> {
+        fs::read_to_string(self.root.join(path)).map_err(|error| format!("cannot read {path}: {error}"))
+    }
+
+    /// The command under test, in the top folder, with no variables that could change what it does.
+    pub fn moonwire(&self) -> Command {
+        self.command(&self.moonwire)
+    }
+
+    /// Any command, in the top folder, with no variables that could change what it does.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_foreign(&name.to_string_lossy())) {
+            command.env_remove(name);
+        }
+        command
+    }
+}
+
+/// What a running suite works with.
+pub struct Context<'a> {
+    /// What was asked for.
+    pub setting: &'a Setting,
+    /// Where results go.
+    pub report: &'a mut Report,
+    deadline: Instant,
+    time_max: Duration,
+    servers: &'a mut Servers,
+}
+
+impl<'a> Context<'a> {
+    /// What a suite that begins now works with.
+    pub fn new(suite: &Suite, setting: &'a Setting, report: &'a mut Report, servers: &'a mut Servers) -> Self {
+        let time_max = suite.time_max;
+        Self { setting, report, deadline: Instant::now() + time_max, time_max, servers }
+    }
+
+    /// Runs one case, if it is wanted.
+    pub fn case(&mut self, name: &str, case: impl FnOnce(&mut Self) -> Outcome) {
+        if self.setting.wants(name) {
+            self.report.progress(name);
+            let started = Instant::now();
+            let outcome = case(self);
+            self.report.case(name, outcome, Some(started.elapsed()));
+        }
+    }
+
+    /// Skips all these cases, if they are wanted.
+    pub fn skip(&mut self, names: &[String], reason: &str) {
+        for name in names.iter().filter(|name| self.setting.wants(name)) {
+            self.report.case(name.as_str(), Outcome::Skipped(reason.to_owned()), None);
+        }
+    }
+
+    /// Runs a command for at most `time_max`, or as long as the suite has left.
+    ///
+    /// # Errors
+    /// In words, when it cannot be started.
+    pub fn run(&self, command: Command, time_max: Duration) -> Result<Finished, String> {
+        process::run(command, time_max.min(self.time_left()), |_, _| {})
+    }
+
+    /// As `run`; a status other than 0 is an error, too.
+    ///
+    /// # Errors
+    /// In words, with the end of what it printed.
+    pub fn succeed(&self, command: Command, time_max: Duration) -> Result<Finished, String> {
+        let finished = self.run(command, time_max)?;
+        if finished.succeeded() { Ok(finished) } else { Err(finished.summary()) }
+    }
+
+    /// How long this suite may still take.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()).min(self.time_max)
+    }
+
+    /// A server of this kind, started when it is first asked for.
+    ///
+    /// # Errors
+    /// `Skipped` when programs are missing, `Failed` when it does not start.
+    pub fn server(&mut self, kind: &'static server::Kind) -> Result<(&Server, &Certificates), Outcome> {
+        self.servers.get(self.setting, kind)
+    }
+
+    /// The present outcome when tools are missing.
+    ///
+    /// # Errors
+    /// `Skipped`, with the command that would install them.
+    pub fn need(&self, needed: &[Tool]) -> Result<(), Outcome> {
+        need(needed)
+    }
+}
+
+/// The servers of this run, started when first needed, ended with it.
+#[derive(Debug, Default)]
+pub struct Servers {
+    certificates: Option<Certificates>,
+    running: BTreeMap<&'static str, Server>,
+}
+
+impl Servers {
+    fn get(&mut self, setting: &Setting, kind: &'static server::Kind) -> Result<(&Server, &Certificates), Outcome> {
+        need(kind.needs)?;
+        if self.certificates.is_none() {
+            let folder = setting.temporary.join("certificates");
+            let made = Certificates::make(&folder).map_err(Outcome::Failed)?;
+            server::open_to_all(&folder).map_err(|error| Outcome::Failed(format!("certificates: {error}")))?;
+            self.certificates = Some(made);
+        }
+        let Some(certificates) = &self.certificates else { return Err(Outcome::Failed("no certificates".into())) };
+        if !self.running.contains_key(kind.name) {
+            let configuration = setting.root.join("conformance/servers").join(kind.name);
+            let server = Server::start(kind, &configuration, &setting.temporary, certificates);
+            self.running.insert(kind.name, server.map_err(Outcome::Failed)?);
+        }
+        Ok((&self.running[kind.name], certificates))
+    }
+}
+
+/// Whether a variable would change what we run.
+fn is_foreign(name: &str) -> bool {
+    FOREIGN_VARIABLES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn need(needed: &[Tool]) -> Result<(), Outcome> {
+    match tools::missing(needed.iter().copied()).as_slice() {
+        [] => Ok(()),
+        missing => {
+            let command = tools::install_command(missing, tools::is_root());
+            Err(Outcome::Skipped(format!("{}: {command}", tools::sentence(missing))))
+        }
+    }
+}
+
+fn walk(root: &Path, path: &Path, ending: &str, files: &mut Vec<String>) -> Result<(), String> {
+    let folder = root.join(path);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", folder.display());
+    for entry in folder.read_dir().map_err(wrong)? {
+        let path = path.join(entry.map_err(wrong)?.file_name());
+        if root.join(&path).is_dir() {
+            walk(root, &path, ending, files)?;
+        } else if path.to_string_lossy().ends_with(ending) {
+            files.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A setting for tests of suites; the project is whatever is in `root`.
+    pub fn setting(root: &Path, case: Option<&str>) -> Setting {
+        Setting {
+            root: root.to_owned(),
+            moonwire: "moonwire".into(),
+            case: case.map(str::to_owned),
+            server: None,
+            accept: false,
+            temporary: root.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_case_is_chosen_by_a_part_of_its_name_or_by_a_pattern() {
+        let wants = |case, name| setting(Path::new("."), case).wants(name);
+        assert!(wants(None, "anything"));
+        assert!(wants(Some("QoS 1"), "a QoS 1 message is acknowledged"));
+        assert!(wants(Some("a*acknowledged"), "a QoS 1 message is acknowledged"));
+        assert!(!wants(Some("QoS 2"), "a QoS 1 message is acknowledged"));
+        assert!(!wants(Some("QoS*1"), "a QoS 1 message is acknowledged"));
+        assert!(wants(Some("[MQTT-3.1.2-24]"), "[MQTT-3.1.2-24] statement"));
+    }
+
+    #[test]
+    fn files_are_found_in_all_depths_and_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("lua/net")).unwrap();
+        for name in ["lua/z.lua", "lua/net/a.lua", "lua/readme.md"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let setting = setting(folder.path(), None);
+        assert_eq!(setting.files("lua", ".lua").unwrap(), ["lua/net/a.lua", "lua/z.lua"]);
+        assert_eq!(setting.files("examples", ".lua").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn suites_have_names_of_their_own_and_limits() {
+        for (index, suite) in SUITES.iter().enumerate() {
+            assert!(suite.time_max > Duration::ZERO);
+            assert!(SUITES[..index].iter().all(|other| other.name != suite.name), "{} is there twice", suite.name);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_a_reason_with_the_command_that_helps() {
+        let tool = Tool::of_package("moonwire-no-such-program", "nothing");
+        let Err(Outcome::Skipped(reason)) = need(&[tool]) else { panic!("not skipped") };
+        assert!(reason.starts_with("moonwire-no-such-program is not installed: "), "{reason}");
+        assert!(reason.ends_with("apt-get install --no-install-recommends nothing"), "{reason}");
+    }
+
+    #[test]
+    fn variables_of_the_person_do_not_reach_what_is_run() {
+        assert!(is_foreign("MQTT_URL") && is_foreign("MOONWIRE_LOG"));
+        assert!(!is_foreign("PATH") && !is_foreign("CARGO_TARGET_DIR"));
+    }
+}

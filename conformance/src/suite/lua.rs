@@ -1,0 +1,46 @@
+//! `moonwire test lua/test`: the stacks' own tests, on scripted streams and a virtual clock.
+
+use std::time::Duration;
+
+use super::{Context, Setting, Suite};
+use crate::lua_tests::Reader;
+use crate::process;
+
+/// Every Lua test of the stacks.
+pub const SUITE: Suite = Suite {
+    name: "lua",
+    about: "moonwire test lua/test",
+    needs: &[],
+    time_max: Duration::from_secs(10 * 60),
+    cases,
+    run,
+};
+
+const FOLDER: &str = "lua/test";
+
+fn cases(setting: &Setting) -> Result<Vec<String>, String> {
+    let mut command = setting.moonwire();
+    command.args(["test", "--list", FOLDER]);
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    let listed = finished.stdout.lines().filter(|line| line.contains(".lua: "));
+    Ok(listed.map(str::to_owned).collect())
+}
+
+fn run(context: &mut Context<'_>) -> Result<(), String> {
+    let mut command = context.setting.moonwire();
+    command.args(["test", FOLDER]);
+    let mut reader = Reader::new();
+    let report = &*context.report;
+    let finished = process::run(command, context.time_left(), |source, line| {
+        if let Some(name) = reader.line(source, line) {
+            report.progress(&name);
+        }
+    })?;
+    for test in reader.finish(&finished)? {
+        let name = format!("{}: {}", test.file, test.name);
+        if context.setting.wants(&name) {
+            context.report.case(name, test.outcome, Some(test.time));
+        }
+    }
+    Ok(())
+}

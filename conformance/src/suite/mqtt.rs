@@ -1,0 +1,261 @@
+//! The MQTT stack against real brokers: `conformance/mqtt/*_test.lua`, for each version and transport.
+//!
+//! A file says at its head what it is run for, `-- run for: version, transport` (the default), `version`, or `once`.
+//! Where the broker is, it learns from its environment, which `mqtt/broker.lua` reads.
+
+use std::time::Duration;
+
+use super::{Context, Setting, Suite};
+use crate::certificates::Certificates;
+use crate::expected::Expected;
+use crate::lua_tests::{LuaTest, Reader};
+use crate::outcome::Outcome;
+use crate::process;
+use crate::server::{self, Server, mosquitto};
+
+/// The suite against every broker.
+pub const SUITE: Suite = Suite {
+    name: "mqtt",
+    about: "the MQTT stack against Mosquitto: versions 5 and 3.1.1, TCP and TLS",
+    needs: mosquitto::KIND.needs,
+    time_max: Duration::from_secs(10 * 60),
+    cases,
+    run,
+};
+
+const FOLDER: &str = "conformance/mqtt";
+const VERSIONS: [&str; 2] = ["5", "3.1.1"];
+const TRANSPORTS: [&str; 2] = ["tcp", "tls"];
+
+/// Which listener is which variable; all but the first two for the cases that choose one themselves.
+const VARIABLES: [(&str, &str, &str); 6] = [
+    ("MOONWIRE_MQTT_TCP_URL", "mqtt://127.0.0.1", "plain"),
+    ("MOONWIRE_MQTT_TLS_URL", "mqtts://localhost", "tls"),
+    ("MOONWIRE_MQTT_PASSWORD_URL", "mqtt://127.0.0.1", "password"),
+    ("MOONWIRE_MQTT_CLIENT_CERTIFICATE_URL", "mqtts://localhost", "client_certificate"),
+    ("MOONWIRE_MQTT_EXPIRED_URL", "mqtts://localhost", "expired"),
+    ("MOONWIRE_MQTT_WRONG_NAME_URL", "mqtts://localhost", "wrong_name"),
+];
+
+/// One way to run files: "5 tls".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flavour {
+    version: Option<&'static str>,
+    transport: Option<&'static str>,
+}
+
+impl Flavour {
+    fn name(self) -> String {
+        [self.version, self.transport].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn cases(setting: &Setting) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    for kind in setting.kinds() {
+        let expected = read_expected(setting, kind)?;
+        names.extend(expected.names().map(|name| format!("{}: {name}", kind.name)));
+    }
+    Ok(names)
+}
+
+fn run(context: &mut Context<'_>) -> Result<(), String> {
+    let flavours = flavours(context.setting)?;
+    for kind in context.setting.kinds() {
+        let expected = read_expected(context.setting, kind)?;
+        let whole = |name: &str| format!("{}: {name}", kind.name);
+        let environment = match context.server(kind) {
+            Ok((server, certificates)) => environment(server, certificates),
+            Err(Outcome::Skipped(reason)) => {
+                let names: Vec<_> = expected.names().map(whole).collect();
+                context.skip(&names, &reason);
+                continue;
+            }
+            Err(outcome) => {
+                context.report.case(whole("starts"), outcome, None);
+                continue;
+            }
+        };
+        let mut results = Vec::new();
+        for (flavour, files) in &flavours {
+            let tests = run_flavour(context, &environment, *flavour, files)?;
+            results.extend(tests.into_iter().map(|test| (case_name(*flavour, &test), test)));
+        }
+        if context.setting.accept {
+            accept(context, kind, &expected, &results)?;
+            continue;
+        }
+        let mut log = String::new();
+        for (name, test) in &results {
+            if context.setting.wants(&whole(name)) {
+                let outcome = expected.judge(name, test.outcome.clone());
+                if matches!(outcome, Outcome::Failed(_)) && log.is_empty() {
+                    log = context.server(kind).map(|(server, _)| server.log_tail()).unwrap_or_default();
+                }
+                context.report.case(whole(name), outcome, Some(test.time));
+            }
+        }
+        for name in expected.names().filter(|name| !results.iter().any(|(seen, _)| seen == name)) {
+            if context.setting.wants(&whole(name)) {
+                let why = "known, but no longer there: write that down with --accept";
+                context.report.case(whole(name), Outcome::Failed(why.to_owned()), None);
+            }
+        }
+        if !log.is_empty() {
+            context.report.say(&format!("The end of the log of {}:\n{log}", kind.name));
+        }
+    }
+    Ok(())
+}
+
+/// "5 tcp  publish: [MQTT-3.3.4-1] statement".
+fn case_name(flavour: Flavour, test: &LuaTest) -> String {
+    let topic = test.file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
+    format!("{:<9} {topic}: {}", flavour.name(), test.name)
+}
+
+fn run_flavour(
+    context: &Context<'_>,
+    environment: &[(&'static str, String)],
+    flavour: Flavour,
+    files: &[String],
+) -> Result<Vec<LuaTest>, String> {
+    let mut command = context.setting.moonwire();
+    command.args(["test", "--real-clock"]).args(files).envs(environment.iter().cloned());
+    if let Some(version) = flavour.version {
+        command.env("MOONWIRE_MQTT_VERSION", version);
+    }
+    if let Some(transport) = flavour.transport {
+        command.env("MOONWIRE_MQTT_TRANSPORT", transport);
+    }
+    let mut reader = Reader::new();
+    let report = &*context.report;
+    let finished = process::run(command, context.time_left(), |source, line| {
+        if let Some(name) = reader.line(source, line) {
+            report.progress(&format!("{}: {name}", flavour.name()));
+        }
+    })?;
+    reader.finish(&finished)
+}
+
+/// Where the Lua files find the broker and the certificates.
+fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+    let mut environment = Vec::new();
+    for (variable, address, listener) in VARIABLES {
+        if let Some(port) = server.port(listener) {
+            environment.push((variable, format!("{address}:{port}")));
+        }
+    }
+    let path = |path: std::path::PathBuf| path.display().to_string();
+    environment.extend([
+        ("MOONWIRE_MQTT_SERVER", server.kind.name.to_owned()),
+        ("MOONWIRE_MQTT_USER", mosquitto::USER.to_owned()),
+        ("MOONWIRE_MQTT_PASSWORD", mosquitto::PASSWORD.to_owned()),
+        ("MOONWIRE_MQTT_LOG", path(server.log())),
+        ("MOONWIRE_MQTT_CA", path(certificates.certificate("ca"))),
+        ("MOONWIRE_MQTT_OTHER_CA", path(certificates.certificate("other_ca"))),
+        ("MOONWIRE_MQTT_CERTIFICATE", path(certificates.certificate("client"))),
+        ("MOONWIRE_MQTT_KEY", path(certificates.key("client"))),
+        ("MOONWIRE_MQTT_OTHER_CERTIFICATE", path(certificates.certificate("other_client"))),
+        ("MOONWIRE_MQTT_OTHER_KEY", path(certificates.key("other_client"))),
+    ]);
+    environment
+}
+
+/// Which files run in which way.
+fn flavours(setting: &Setting) -> Result<Vec<(Flavour, Vec<String>)>, String> {
+    let mut flavours: Vec<(Flavour, Vec<String>)> = Vec::new();
+    for file in setting.files(FOLDER, "_test.lua")? {
+        for flavour in run_for(&setting.read(&file)?).map_err(|error| format!("{file}: {error}"))? {
+            match flavours.iter_mut().find(|(known, _)| *known == flavour) {
+                Some((_, files)) => files.push(file.clone()),
+                None => flavours.push((flavour, vec![file.clone()])),
+            }
+        }
+    }
+    Ok(flavours)
+}
+
+/// What the head of a file says it is run for.
+fn run_for(source: &str) -> Result<Vec<Flavour>, String> {
+    let head = source.lines().take_while(|line| line.starts_with("--"));
+    let said = head.filter_map(|line| line.strip_prefix("-- run for:")).next().unwrap_or("version, transport");
+    let (mut versions, mut transports) = (vec![None], vec![None]);
+    for word in said.split(',').map(str::trim) {
+        match word {
+            "once" => {}
+            "version" => versions = VERSIONS.map(Some).to_vec(),
+            "transport" => transports = TRANSPORTS.map(Some).to_vec(),
+            other => return Err(format!("it cannot be run for `{other}`: version, transport, or once")),
+        }
+    }
+    let of_version = |version| transports.iter().map(move |&transport| Flavour { version, transport });
+    Ok(versions.iter().copied().flat_map(of_version).collect())
+}
+
+fn expected_path(kind: &server::Kind) -> String {
+    format!("conformance/expected/{}.txt", kind.name)
+}
+
+fn read_expected(setting: &Setting, kind: &server::Kind) -> Result<Expected, String> {
+    let path = expected_path(kind);
+    Expected::parse(&setting.read(&path)?).map_err(|error| format!("{path}: {error}"))
+}
+
+fn accept(
+    context: &mut Context<'_>,
+    kind: &server::Kind,
+    expected: &Expected,
+    results: &[(String, LuaTest)],
+) -> Result<(), String> {
+    if context.setting.case.is_some() {
+        return Err("--accept takes all cases: leave --case out".to_owned());
+    }
+    let path = expected_path(kind);
+    let text = expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
+    std::fs::write(context.setting.root.join(&path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
+    context.report.say(&format!("{path} is written anew: look at what changed"));
+    for (name, test) in results {
+        context.report.case(format!("{}: {name}", kind.name), test.outcome.clone(), Some(test.time));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(source: &str) -> Vec<String> {
+        run_for(source).unwrap().into_iter().map(Flavour::name).collect()
+    }
+
+    #[test]
+    fn a_file_is_run_for_what_its_head_says() {
+        assert_eq!(names("-- Publishing.\nreturn {}\n"), ["5 tcp", "5 tls", "3.1.1 tcp", "3.1.1 tls"]);
+        assert_eq!(names("-- TLS.\n-- run for: version\nreturn {}\n"), ["5", "3.1.1"]);
+        assert_eq!(names("-- run for: once\n"), [""]);
+        assert_eq!(names("-- run for: transport\n"), ["tcp", "tls"]);
+        assert_eq!(names("local x\n-- run for: once\n").len(), 4, "not at the head");
+        assert!(run_for("-- run for: fun\n").unwrap_err().contains("`fun`"));
+    }
+
+    #[test]
+    fn a_case_is_named_by_version_transport_topic_and_statement() {
+        let test = LuaTest {
+            file: "conformance/mqtt/publish_test.lua".into(),
+            name: "[MQTT-3.3.4-1] acknowledged".into(),
+            outcome: Outcome::Passed,
+            time: Duration::ZERO,
+        };
+        let flavour = Flavour { version: Some("5"), transport: Some("tls") };
+        assert_eq!(case_name(flavour, &test), "5 tls     publish: [MQTT-3.3.4-1] acknowledged");
+    }
+
+    #[test]
+    fn every_listener_has_a_variable() {
+        let listeners: Vec<&str> = VARIABLES.iter().map(|(_, _, listener)| *listener).collect();
+        for listener in mosquitto::KIND.listeners {
+            assert!(listeners.contains(listener), "no script can reach {listener}");
+        }
+    }
+}

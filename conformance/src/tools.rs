@@ -1,0 +1,252 @@
+//! The programs that suites need, what is missing of them, and how it is installed.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::process;
+
+/// Where the programs of system services are, which users' `PATH` often leaves out.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// Package lists older than this may name versions that the mirror no longer has.
+const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A slow mirror is no reason to fail; a dead one must not hold a machine for ever.
+const INSTALL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// A program that a suite needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tool {
+    /// The program's name.
+    pub program: &'static str,
+    /// What brings it.
+    pub from: Source,
+}
+
+/// What brings a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// This Debian or Ubuntu package.
+    Package(&'static str),
+    /// This component of the Rust toolchain.
+    Component(&'static str),
+}
+
+impl Tool {
+    /// A program of a Debian or Ubuntu package.
+    pub const fn of_package(program: &'static str, package: &'static str) -> Self {
+        Self { program, from: Source::Package(package) }
+    }
+
+    /// A program of a component of the Rust toolchain.
+    pub const fn of_toolchain(program: &'static str, component: &'static str) -> Self {
+        Self { program, from: Source::Component(component) }
+    }
+
+    /// Whether it is on this machine. A component's program may be a stub that only says it is not installed.
+    pub fn is_here(self) -> bool {
+        match self.from {
+            Source::Package(_) => find(self.program).is_some(),
+            Source::Component(_) => {
+                Command::new(self.program).arg("--version").output().is_ok_and(|o| o.status.success())
+            }
+        }
+    }
+}
+
+/// Where a program is: in `PATH`, or where system services are.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    find_in(program, env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from)))
+}
+
+fn find_in(program: &str, folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// The tools among `needed` that are missing, each once.
+pub fn missing(needed: impl IntoIterator<Item = Tool>) -> Vec<Tool> {
+    let needed: BTreeSet<Tool> = needed.into_iter().collect();
+    needed.into_iter().filter(|tool| !tool.is_here()).collect()
+}
+
+/// "mosquitto and mosquitto_sub are not installed".
+pub fn sentence(missing: &[Tool]) -> String {
+    let names: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    match names.as_slice() {
+        [] => String::from("nothing is missing"),
+        [one] => format!("{one} is not installed"),
+        [first @ .., last] => format!("{} and {last} are not installed", first.join(", ")),
+    }
+}
+
+/// The command that installs `missing`, as one types it.
+pub fn install_command(missing: &[Tool], root: bool) -> String {
+    let sudo = if root { "" } else { "sudo " };
+    let packages = packages(missing);
+    let components = components(missing);
+    let mut commands = Vec::new();
+    if !packages.is_empty() {
+        commands.push(format!("{sudo}apt-get install --no-install-recommends {}", packages.join(" ")));
+    }
+    if !components.is_empty() {
+        commands.push(format!("rustup component add {}", components.join(" ")));
+    }
+    commands.join(" && ")
+}
+
+/// Whether we may install packages.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Installs `missing`; `say` hears what is done.
+///
+/// # Errors
+/// In words, when something could not be installed.
+pub fn install(missing: &[Tool], mut say: impl FnMut(&str)) -> Result<(), String> {
+    let packages = packages(missing);
+    if !packages.is_empty() {
+        if !is_root() {
+            return Err(format!("only root may install packages; run: {}", install_command(missing, false)));
+        }
+        let fresh = lists_are_fresh(Path::new("/var/lib/apt/lists"), SystemTime::now());
+        if !fresh {
+            say("apt-get update");
+            apt(&["update"])?;
+        }
+        say(&install_command(missing, true));
+        let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+        arguments.extend(&packages);
+        if let Err(error) = apt(&arguments) {
+            if !fresh {
+                return Err(error);
+            }
+            // Lists may be stale before their time; ask once more with new ones.
+            say("apt-get update");
+            apt(&["update"])?;
+            apt(&arguments)?;
+        }
+    }
+    let components = components(missing);
+    if !components.is_empty() {
+        let mut command = Command::new("rustup");
+        command.args(["component", "add"]).args(&components);
+        say(&format!("rustup component add {}", components.join(" ")));
+        succeed(command)?;
+    }
+    match self::missing(missing.iter().copied()).as_slice() {
+        [] => Ok(()),
+        still => Err(format!("after installing, {}", sentence(still))),
+    }
+}
+
+fn apt(arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("apt-get");
+    // In run level 1 a package's own scripts start no service.
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    succeed(command)
+}
+
+fn succeed(command: Command) -> Result<(), String> {
+    let finished = process::run(command, INSTALL_TIME_MAX, |_, _| {})?;
+    if finished.succeeded() { Ok(()) } else { Err(finished.summary()) }
+}
+
+fn packages(tools: &[Tool]) -> Vec<&'static str> {
+    let names = tools.iter().filter_map(|tool| match tool.from {
+        Source::Package(name) => Some(name),
+        Source::Component(_) => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn components(tools: &[Tool]) -> Vec<&'static str> {
+    let names = tools.iter().filter_map(|tool| match tool.from {
+        Source::Component(name) => Some(name),
+        Source::Package(_) => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether `folder` holds package lists, the newest of them young enough.
+fn lists_are_fresh(folder: &Path, now: SystemTime) -> bool {
+    let Ok(entries) = folder.read_dir() else { return false };
+    let newest = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+        .filter_map(|entry| entry.metadata().ok()?.modified().ok())
+        .max();
+    // A list keeps the date the mirror gave it; the folder's own date is when lists last came or went.
+    let checked = folder.metadata().and_then(|data| data.modified()).ok();
+    match (newest, checked) {
+        (Some(newest), Some(checked)) => {
+            let latest = newest.max(checked);
+            now.duration_since(latest).map_or(true, |age| age < LISTS_AGE_MAX)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const BROKER: Tool = Tool::of_package("mosquitto", "mosquitto");
+    const SUBSCRIBER: Tool = Tool::of_package("mosquitto_sub", "mosquitto-clients");
+    const PUBLISHER: Tool = Tool::of_package("mosquitto_pub", "mosquitto-clients");
+    const CLIPPY: Tool = Tool::of_toolchain("cargo-clippy", "clippy");
+
+    #[test]
+    fn missing_tools_are_listed_once() {
+        let nowhere = Tool::of_package("moonwire-no-such-program", "nothing");
+        let shell = Tool::of_package("sh", "dash");
+        assert_eq!(missing([nowhere, shell, nowhere]), [nowhere]);
+    }
+
+    #[test]
+    fn the_command_names_each_package_once() {
+        let tools = [BROKER, SUBSCRIBER, PUBLISHER, CLIPPY];
+        assert_eq!(
+            install_command(&tools, false),
+            "sudo apt-get install --no-install-recommends mosquitto mosquitto-clients && rustup component add clippy"
+        );
+        assert_eq!(install_command(&[BROKER], true), "apt-get install --no-install-recommends mosquitto");
+        assert_eq!(install_command(&[CLIPPY], false), "rustup component add clippy");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_words() {
+        assert_eq!(sentence(&[BROKER]), "mosquitto is not installed");
+        assert_eq!(
+            sentence(&[BROKER, SUBSCRIBER, PUBLISHER]),
+            "mosquitto, mosquitto_sub and mosquitto_pub are not installed"
+        );
+    }
+
+    #[test]
+    fn a_program_is_found_in_the_first_folder_that_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+        fs::create_dir_all(two.join("mosquitto_sub")).unwrap();
+        fs::create_dir(&one).unwrap();
+        fs::write(two.join("mosquitto"), "").unwrap();
+        let folders = [one.clone(), two.clone()];
+        assert_eq!(find_in("mosquitto", folders.iter().cloned()), Some(two.join("mosquitto")));
+        assert_eq!(find_in("mosquitto_sub", folders.iter().cloned()), None, "a folder is not a program");
+    }
+
+    #[test]
+    fn package_lists_are_fresh_for_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        assert!(!lists_are_fresh(&folder.path().join("none"), now));
+        assert!(!lists_are_fresh(folder.path(), now), "an image without lists");
+        fs::write(folder.path().join("deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages.lz4"), "")
+            .unwrap();
+        assert!(lists_are_fresh(folder.path(), now));
+        assert!(!lists_are_fresh(folder.path(), now + LISTS_AGE_MAX + Duration::from_secs(60)));
+    }
+}
