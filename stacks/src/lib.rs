@@ -3,6 +3,8 @@
 //! [`builder`] is a [`moonwire_runtime::Builder`] that already knows them all; the `moonwire`
 //! command and programs that embed the stacks start from it.
 
+pub mod mqtt;
+
 use moonwire_runtime::{Builder, Runtime};
 
 /// The embedded `lua/` tree, as (module name, source) pairs.
@@ -10,5 +12,5 @@ pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedde
 
 /// A runtime's builder with every codec and every stack in it.
 pub fn builder() -> Builder {
-    Runtime::builder().sources(SOURCES.iter().copied())
+    Runtime::builder().sources(SOURCES.iter().copied()).module("mqtt.codec", mqtt::lua::module)
 }
