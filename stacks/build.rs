@@ -1,4 +1,4 @@
-//! Embeds the `lua/` tree: every file is a module, but annotations (`meta/`) and tests (`test/`).
+//! Embeds the `lua/` tree: every file is a module, but annotations (`meta/`) and tests (`*_test.lua`).
 
 use std::{env, fmt::Write, fs, io, path::Path};
 
@@ -18,10 +18,10 @@ fn walk(folder: &Path, prefix: &str, table: &mut String) -> io::Result<()> {
         let path = entry.path().canonicalize()?;
         let name = entry.file_name().into_string().expect("file names in lua/ are UTF-8");
         if path.is_dir() {
-            if !prefix.is_empty() || (name != "meta" && name != "test") {
+            if !prefix.is_empty() || name != "meta" {
                 walk(&path, &format!("{prefix}{name}."), table)?;
             }
-        } else if let Some(stem) = name.strip_suffix(".lua") {
+        } else if let Some(stem) = name.strip_suffix(".lua").filter(|stem| !stem.ends_with("_test")) {
             let module =
                 if stem == "init" { prefix.trim_end_matches('.').to_owned() } else { format!("{prefix}{stem}") };
             println!("cargo:rerun-if-changed={}", path.display());

@@ -41,8 +41,9 @@ fn read(script: &OsStr) -> io::Result<Vec<u8>> {
     fs::read(Path::new(script))
 }
 
-/// A script's text from its first line that is Lua on; line numbers stay.
+/// A script's text without a byte order mark and a first line for the shell; line numbers stay.
 pub fn without_shebang(source: &[u8]) -> &[u8] {
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     match source {
         [b'#', ..] => &source[source.iter().position(|byte| *byte == b'\n').unwrap_or(source.len())..],
         _ => source,

@@ -11,7 +11,7 @@ mod worker;
 use std::{
     env, fs,
     io::{self, BufRead, BufReader, IsTerminal},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    mem,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -35,19 +35,19 @@ pub struct Options {
     /// Test files, and folders of `*_test.lua` files [default: lua/test when there is one, else .]
     paths: Vec<PathBuf>,
     /// Run only tests whose name contains TEXT
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     filter: String,
     /// Print the names of the tests, and run none
     #[arg(long)]
     list: bool,
     /// Repeat what `test.random` gave in an earlier run
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<u32>,
     /// Let time pass as it does outside
     #[arg(long)]
     real_clock: bool,
     /// Seconds after which a test that has not ended has failed
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_hyphen_values = true)]
     timeout: Duration,
     /// Write the results to FILE, as JUnit XML
     #[arg(long, value_name = "FILE")]
@@ -146,7 +146,7 @@ fn run_file(options: &Options, seed: u32, file: &Path, report: &mut Report) -> i
 /// A process that runs the tests of one file.
 struct Worker {
     process: Child,
-    events: Receiver<Event>,
+    output: Receiver<Vec<u8>>,
 }
 
 impl Drop for Worker {
@@ -159,79 +159,81 @@ impl Drop for Worker {
 
 impl Worker {
     fn start(options: &Options, seed: u32, file: &Path, first: usize) -> io::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
-        // The worker answers on its standard input; a test that reads there finds the end.
-        ours.shutdown(std::net::Shutdown::Write)?;
         let mut command = Command::new(env::current_exe()?);
         command.arg("test").arg("--worker").arg(first.to_string()).arg("--seed").arg(seed.to_string());
         command.arg(format!("--filter={}", options.filter));
         if options.real_clock {
             command.arg("--real-clock");
         }
-        if options.list {
-            command.arg("--list");
+        if options.fail_fast {
+            command.arg("--fail-fast");
         }
-        command.arg("--").arg(file).stdin(Stdio::from(OwnedFd::from(theirs)));
-        let process = command.spawn()?;
-        let (sender, events) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(ours).lines().map_while(Result::ok) {
-                let Ok(event) = serde_json::from_str(&line) else { break };
-                if sender.send(event).is_err() {
-                    break;
+        command.arg("--").arg(file).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn()?;
+        let (lines, output) = mpsc::channel();
+        if let Some(stdout) = process.stdout.take() {
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stdout);
+                let mut line = Vec::new();
+                while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                    if lines.send(mem::take(&mut line)).is_err() {
+                        break;
+                    }
                 }
-            }
-        });
-        Ok(Self { process, events })
+            });
+        }
+        Ok(Self { process, output })
     }
 
     /// Follows the process to its end. Answers the number of the test that took it along, if one did.
     fn run(&mut self, options: &Options, file: &Path, report: &mut Report) -> Option<usize> {
         let mut names = Vec::new();
-        let mut running = None;
+        let mut running: Option<usize> = None;
         let mut since = Instant::now();
-        loop {
-            let left = options.timeout.saturating_sub(since.elapsed());
-            let (outcome, seconds) = match self.events.recv_timeout(left) {
-                Ok(Event::Plan { names: planned }) => {
-                    if options.list {
-                        report.list(file, &planned);
-                        return None;
-                    }
+        let case = |names: &[String], running: Option<usize>, outcome, seconds| Case {
+            file: file.to_owned(),
+            name: running.and_then(|number| names.get(number - 1)).map_or("the file itself", String::as_str).to_owned(),
+            outcome,
+            seconds,
+        };
+        let why = loop {
+            let line = match self.output.recv_timeout(options.timeout.saturating_sub(since.elapsed())) {
+                Ok(line) => line,
+                Err(why) => break why,
+            };
+            let (printed, event) = Event::split(&line);
+            report.pass_on(printed);
+            let (outcome, seconds) = match event {
+                None => continue,
+                Some(Event::Plan { names: planned }) if options.list => {
+                    report.list(file, &planned);
+                    return None;
+                }
+                Some(Event::Plan { names: planned }) => {
                     names = planned;
                     continue;
                 }
-                Ok(Event::Begin { number }) => {
+                Some(Event::Begin { number }) => {
                     running = Some(number);
                     since = Instant::now();
                     continue;
                 }
-                Ok(Event::Done) => return None,
-                Ok(Event::Passed { seconds }) => (Outcome::Passed, seconds),
-                Ok(Event::Skipped { reason, seconds }) => (Outcome::Skipped { reason }, seconds),
-                Ok(Event::Failed { message, trace, seconds }) => (Outcome::Failed { message, trace }, seconds),
-                Ok(Event::Broken { message, trace }) => (Outcome::Failed { message, trace }, 0.0),
-                Err(why) => {
-                    let message = match why {
-                        RecvTimeoutError::Timeout => format!("did not end within {:?}", options.timeout),
-                        RecvTimeoutError::Disconnected => self.last_words(),
-                    };
-                    let name = running.and_then(|number| names.get(number - 1));
-                    let name = name.map_or("the file itself", String::as_str).to_owned();
-                    let outcome = Outcome::Failed { message, trace: String::new() };
-                    report.add(Case { file: file.to_owned(), name, outcome, seconds: since.elapsed().as_secs_f64() });
-                    return running;
-                }
+                Some(Event::Passed { seconds }) => (Outcome::Passed, seconds),
+                Some(Event::Skipped { reason, seconds }) => (Outcome::Skipped { reason }, seconds),
+                Some(Event::Failed { message, trace, seconds }) => (Outcome::Failed { message, trace }, seconds),
+                Some(Event::Broken { message, trace }) => (Outcome::Failed { message, trace }, 0.0),
+                Some(Event::Done) => return None,
             };
-            let name = running.and_then(|number| names.get(number - 1));
-            let name = name.map_or("the file itself", String::as_str).to_owned();
-            let failed = matches!(outcome, Outcome::Failed { .. });
-            report.add(Case { file: file.to_owned(), name, outcome, seconds });
+            report.add(case(&names, running.take(), outcome, seconds));
             since = Instant::now();
-            if failed && (options.fail_fast || running.is_none()) {
-                return None;
-            }
-        }
+        };
+        let message = match why {
+            RecvTimeoutError::Timeout => format!("did not end within {:?}", options.timeout),
+            RecvTimeoutError::Disconnected => self.last_words(),
+        };
+        let outcome = Outcome::Failed { message, trace: String::new() };
+        report.add(case(&names, running, outcome, since.elapsed().as_secs_f64()));
+        running
     }
 
     /// How a process ended that said nothing.

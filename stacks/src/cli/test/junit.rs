@@ -70,7 +70,7 @@ fn element<S: AsRef<str>>(
         xml.truncate(start);
         xml.push_str("/>\n");
     } else {
-        write!(xml, "{indent}</{name}>\n").expect("a String takes everything");
+        writeln!(xml, "{indent}</{name}>").expect("a String takes everything");
     }
 }
 

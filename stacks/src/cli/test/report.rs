@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    mem,
     path::{Path, PathBuf},
 };
 
@@ -34,11 +35,13 @@ pub struct Report {
     cases: Vec<Case>,
     file_begins: usize,
     listed: usize,
+    /// Something was printed after which a new line must begin.
+    line_is_open: bool,
 }
 
 impl Report {
     pub fn new(out: impl Write + 'static, on_terminal: bool) -> Self {
-        Self { out: Box::new(out), on_terminal, cases: Vec::new(), file_begins: 0, listed: 0 }
+        Self { out: Box::new(out), on_terminal, cases: Vec::new(), file_begins: 0, listed: 0, line_is_open: false }
     }
 
     pub fn cases(&self) -> &[Case] {
@@ -65,23 +68,30 @@ impl Report {
         self.file_begins = self.cases.len();
         if self.on_terminal {
             self.say(&format!("{} ", file.display()));
+            self.line_is_open = true;
         }
     }
 
     pub fn add(&mut self, case: Case) {
-        let (word, sign, colour) = match case.outcome {
-            Outcome::Passed => ("passed", ".", GREEN),
-            Outcome::Failed { .. } => ("failed", "F", RED),
-            Outcome::Skipped { .. } => ("skipped", "s", YELLOW),
-        };
-        if self.on_terminal {
-            self.say(&format!("{colour}{sign}{PLAIN}"));
-        } else {
-            self.say(&format!("{word} {}: {}\n", case.file.display(), case.name));
-            if let Outcome::Failed { message, trace } = &case.outcome {
-                self.say(&details(message, trace));
+        let text = if self.on_terminal {
+            self.line_is_open = true;
+            match case.outcome {
+                Outcome::Passed => format!("{GREEN}.{PLAIN}"),
+                Outcome::Failed { .. } => format!("{RED}F{PLAIN}"),
+                Outcome::Skipped { .. } => format!("{YELLOW}s{PLAIN}"),
             }
-        }
+        } else {
+            self.end_line();
+            match &case.outcome {
+                Outcome::Passed => format!("passed {}: {}\n", case.file.display(), case.name),
+                Outcome::Failed { message, trace } => {
+                    format!("failed {}: {}\n{}", case.file.display(), case.name, details(message, trace))
+                }
+                // The reasons are listed at the end.
+                Outcome::Skipped { .. } => format!("skipped {}: {}\n", case.file.display(), case.name),
+            }
+        };
+        self.say(&text);
         self.cases.push(case);
     }
 
@@ -89,31 +99,51 @@ impl Report {
         if !self.on_terminal {
             return;
         }
-        self.say("\n");
-        for case in self.cases[self.file_begins..].to_vec() {
+        self.end_line();
+        let mut text = String::new();
+        for case in &self.cases[self.file_begins..] {
             if let Outcome::Failed { message, trace } = &case.outcome {
-                self.say(&format!("{RED}failed {}: {}{PLAIN}\n", case.file.display(), case.name));
-                self.say(&coloured(&details(message, trace)));
+                text += &format!("{RED}failed {}: {}{PLAIN}\n", case.file.display(), case.name);
+                text += &coloured(&details(message, trace));
             }
         }
+        self.say(&text);
     }
 
     /// Prints what was skipped, and the last line. Answers how many tests there were.
     pub fn finish(&mut self) -> usize {
-        for case in self.cases.clone() {
+        let mut text = String::new();
+        for case in &self.cases {
             if let Outcome::Skipped { reason } = &case.outcome {
-                self.say(&format!("skipped {}: {} ({reason})\n", case.file.display(), case.name));
+                text += &format!("skipped {}: {} ({reason})\n", case.file.display(), case.name);
             }
         }
         let failed = self.failed();
         let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
         let passed = self.cases.len() - failed - skipped;
-        self.say(&format!("{passed} passed, {failed} failed, {skipped} skipped\n"));
+        text += &format!("{passed} passed, {failed} failed, {skipped} skipped\n");
+        self.say(&text);
         self.cases.len()
     }
 
     fn count(&self, which: fn(&Outcome) -> bool) -> usize {
         self.cases.iter().filter(|case| which(&case.outcome)).count()
+    }
+
+    /// Prints what a test printed.
+    pub fn pass_on(&mut self, printed: &[u8]) {
+        if printed.is_empty() {
+            return;
+        }
+        self.end_line();
+        let _ = self.out.write_all(printed);
+        self.line_is_open = !printed.ends_with(b"\n");
+    }
+
+    fn end_line(&mut self) {
+        if mem::take(&mut self.line_is_open) {
+            self.say("\n");
+        }
     }
 
     /// A reader that went away does not stop the tests.
@@ -152,7 +182,81 @@ fn coloured(text: &str) -> String {
         };
         all.push_str(colour);
         all.push_str(line);
-        all.push_str(if colour.is_empty() { "\n" } else { "\x1b[0m\n" });
+        if !colour.is_empty() {
+            all.push_str(PLAIN);
+        }
+        all.push('\n');
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, io, rc::Rc};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Paper(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(on_terminal: bool) -> String {
+        let paper = Paper::default();
+        let mut report = Report::new(paper.clone(), on_terminal);
+        let case = |name: &str, outcome| Case { file: "a_test.lua".into(), name: name.into(), outcome, seconds: 0.0 };
+        report.begin_file(Path::new("a_test.lua"));
+        report.add(case("one", Outcome::Passed));
+        report.add(case("two", Outcome::Skipped { reason: "no server".into() }));
+        let message = "a_test.lua:7: not equal\n  expected 1\n  actual   2".into();
+        report.add(case("three", Outcome::Failed { message, trace: "a_test.lua:7: in f\nb.lua:8: in g".into() }));
+        report.end_file();
+        assert_eq!(report.finish(), 3);
+        String::from_utf8(paper.0.take()).unwrap()
+    }
+
+    #[test]
+    fn in_a_pipe_every_test_has_its_line() {
+        let expected = "\
+passed a_test.lua: one
+skipped a_test.lua: two
+failed a_test.lua: three
+  a_test.lua:7: not equal
+    expected 1
+    actual   2
+  traceback:
+    a_test.lua:7: in f
+    b.lua:8: in g
+skipped a_test.lua: two (no server)
+1 passed, 1 failed, 1 skipped
+";
+        assert_eq!(printed(false), expected);
+    }
+
+    #[test]
+    fn on_a_terminal_every_file_has_its_line_and_failures_are_coloured() {
+        let expected = "\
+a_test.lua G.0Ys0RF0
+Rfailed a_test.lua: three0
+  a_test.lua:7: not equal
+G    expected 10
+R    actual   20
+  traceback:
+    a_test.lua:7: in f
+    b.lua:8: in g
+skipped a_test.lua: two (no server)
+1 passed, 1 failed, 1 skipped
+";
+        let plain = printed(true).replace(GREEN, "G").replace(RED, "R").replace(YELLOW, "Y").replace(PLAIN, "0");
+        assert_eq!(plain, expected);
+    }
 }

@@ -1,0 +1,266 @@
+//! `moonwire test [PATHS]...`
+
+use std::{fs, time::Instant};
+
+use super::Folder;
+
+const MIXED: &str = r#"
+local test = require("test")
+return {
+  ["sums are right"] = function() test.equal(1 + 1, 2) end,
+  ["tables differ"] = function()
+    test.equal({ topic = "a", payload = { 1, 2 } }, { topic = "a", payload = { 1, 3 } })
+  end,
+  ["the moon is up"] = function() test.skip("it is day") end,
+}
+"#;
+
+#[test]
+fn tests_that_pass_end_with_success() {
+    let tests = "return { ['one is one'] = function() assert(1 == 1) end }";
+    Folder::new("test_pass").with("a_test.lua", tests).moonwire(&["test", "a_test.lua"]).is(
+        0,
+        "passed a_test.lua: one is one\n1 passed, 0 failed, 0 skipped\n",
+        "",
+    );
+}
+
+#[test]
+fn a_failure_has_its_place_and_a_diff_and_a_skip_its_reason() {
+    let folder = Folder::new("test_mixed").with("a_test.lua", MIXED);
+    folder.moonwire(&["test", "a_test.lua"]).is(
+        1,
+        "\
+passed a_test.lua: sums are right
+failed a_test.lua: tables differ
+  a_test.lua:6: not equal at .payload[2]
+    expected 3
+    actual   2
+    - { payload = { 1, 3 }, topic = \"a\" }
+    + { payload = { 1, 2 }, topic = \"a\" }
+skipped a_test.lua: the moon is up
+skipped a_test.lua: the moon is up (it is day)
+1 passed, 1 failed, 1 skipped
+",
+        "",
+    );
+}
+
+#[test]
+fn an_error_in_the_code_under_test_has_its_traceback() {
+    let folder = Folder::new("test_traceback")
+        .with(
+            "code.lua",
+            "local M = {}\nfunction M.inner() return nil .. '' end\nfunction M.outer() M.inner() end\nreturn M",
+        )
+        .with("a_test.lua", "local code = require('code')\nreturn { ['it works'] = function()\n  code.outer()\nend }");
+    let answer = folder.moonwire(&["test", "a_test.lua"]);
+    answer.says(1, "code.lua:2: attempt to concatenate a nil value\n");
+    answer.says(1, "traceback:\n");
+    answer.says(1, "code.lua:3: in ");
+    answer.says(1, "a_test.lua:3: in ");
+    assert!(!answer.out.contains("moonwire test:"), "{}", answer.out);
+}
+
+#[test]
+fn tests_run_in_the_order_of_the_file_and_groups_name_theirs() {
+    let tests = "
+local function named() end
+return {
+  ['z first'] = function() end,
+  group = {
+    ['y second'] = function() end,
+    deeper = { ['x third'] = function() end },
+  },
+  ['a fourth'] = function() end,
+  ['the helper comes first of all'] = named,
+}";
+    let answer = Folder::new("test_order").with("a_test.lua", tests).moonwire(&["test", "--list", "a_test.lua"]);
+    answer.is(
+        0,
+        "\
+a_test.lua: the helper comes first of all
+a_test.lua: z first
+a_test.lua: group: y second
+a_test.lua: group: deeper: x third
+a_test.lua: a fourth
+",
+        "",
+    );
+}
+
+#[test]
+fn folders_are_walked_for_test_files() {
+    let pass = "return { passes = function() end }";
+    let folder = Folder::new("test_walk")
+        .with("b/deep/x_test.lua", pass)
+        .with("a_test.lua", pass)
+        .with("b/helper.lua", "error('not a test')")
+        .with(".hidden/y_test.lua", pass);
+    let both = "passed a_test.lua: passes\npassed b/deep/x_test.lua: passes\n2 passed, 0 failed, 0 skipped\n";
+    folder.moonwire(&["test"]).is(0, both, "");
+    folder.moonwire(&["test", "."]).is(0, both, "");
+    folder.moonwire(&["test", "b"]).is(0, "passed b/deep/x_test.lua: passes\n1 passed, 0 failed, 0 skipped\n", "");
+}
+
+#[test]
+fn a_filter_chooses_by_plain_text() {
+    let folder = Folder::new("test_filter").with("a_test.lua", MIXED);
+    folder.moonwire(&["test", "--filter", "sums"]).is(
+        0,
+        "passed a_test.lua: sums are right\n1 passed, 0 failed, 0 skipped\n",
+        "",
+    );
+    folder.moonwire(&["test", "--filter", "s.ms"]).complains(2, "no test is called \"s.ms\"");
+    folder.moonwire(&["test", "--filter", "-o-"]).complains(2, "no test is called \"-o-\"");
+}
+
+#[test]
+fn nothing_to_run_is_an_error() {
+    let folder = Folder::new("test_nothing").with("a_test.lua", "return {}").with("empty/readme.txt", "");
+    folder.moonwire(&["test", "a_test.lua"]).complains(2, "moonwire test: no test in 1 files");
+    folder.moonwire(&["test", "empty"]).is(2, "", "moonwire test: no *_test.lua file in empty\n");
+    folder.moonwire(&["test", "none"]).is(2, "", "moonwire test: cannot read none: no such file or directory\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_loaded_is_a_failure() {
+    let folder = Folder::new("test_broken")
+        .with("a_test.lua", "return {")
+        .with("b_test.lua", "error('no')")
+        .with("c_test.lua", "return 5")
+        .with("d_test.lua", "return { ['not a test'] = 5 }")
+        .with("e_test.lua", "return { function() end }")
+        .with("f_test.lua", "return { ['runs all the same'] = function() end }");
+    let answer = folder.moonwire(&["test"]);
+    answer.says(1, "failed a_test.lua: the file itself\n  a_test.lua:1: unexpected symbol near <eof>\n");
+    answer.says(1, "failed b_test.lua: the file itself\n  b_test.lua:1: no\n");
+    answer.says(1, "failed c_test.lua: the file itself\n  c_test.lua: a test file returns a table of tests, not 5\n");
+    answer.says(1, "failed d_test.lua: the file itself\n  \"not a test\" is a number, not a function or a group\n");
+    answer.says(1, "failed e_test.lua: the file itself\n  1 is not a name: tests are called by statements\n");
+    assert_eq!(answer.last_line(), "1 passed, 5 failed, 0 skipped");
+}
+
+#[test]
+fn a_whole_file_may_be_skipped() {
+    let folder = Folder::new("test_skip_file").with("a_test.lua", "require('test').skip('no such system')");
+    folder.moonwire(&["test"]).is(
+        0,
+        "skipped a_test.lua: the whole file\nskipped a_test.lua: the whole file (no such system)\n0 passed, 0 failed, 1 skipped\n",
+        "",
+    );
+}
+
+#[test]
+fn the_first_failure_may_be_the_last() {
+    let tests = "return {
+  ['one passes'] = function() end,
+  ['two fails'] = function() error('boom') end,
+  ['three never runs'] = function() print('ran') end,
+}";
+    let folder = Folder::new("test_fail_fast").with("a_test.lua", tests).with("b_test.lua", tests);
+    let answer = folder.moonwire(&["test", "--fail-fast"]);
+    assert_eq!(answer.last_line(), "1 passed, 1 failed, 0 skipped");
+    assert!(!answer.out.contains("ran"), "{}", answer.out);
+    assert_eq!(answer.status, Some(1));
+    assert_eq!(folder.moonwire(&["test"]).last_line(), "4 passed, 2 failed, 0 skipped");
+}
+
+#[test]
+fn a_seed_repeats_random_numbers_and_a_failure_tells_it() {
+    let tests = "
+local test = require('test')
+return { ['numbers'] = function()
+  local random = test.random()
+  error(('drawn %d %d'):format(random(1000000), random(1000000)), 0)
+end }";
+    let folder = Folder::new("test_seed").with("a_test.lua", tests);
+    let first = folder.moonwire(&["test", "--seed", "7"]);
+    first.says(1, "  (repeat with --seed 7)\n");
+    assert_eq!(first.out, folder.moonwire(&["test", "--seed", "7"]).out);
+    assert_ne!(first.out, folder.moonwire(&["test", "--seed", "8"]).out.replace("--seed 8", "--seed 7"));
+
+    let unseeded = folder.moonwire(&["test"]);
+    let (_, seed) = unseeded.out.split_once("--seed ").unwrap();
+    let seed = seed.split_once(')').unwrap().0;
+    assert_eq!(unseeded.out, folder.moonwire(&["test", "--seed", seed]).out);
+    folder.moonwire(&["test", "--seed", "-1"]).complains(2, "--seed");
+}
+
+#[test]
+fn a_test_that_ends_the_process_fails_and_the_rest_runs() {
+    let tests = "return {
+  ['one passes'] = function() end,
+  ['two exits'] = function() print('parting words') os.exit(3) end,
+  ['three passes'] = function() end,
+}";
+    Folder::new("test_exit").with("a_test.lua", tests).moonwire(&["test"]).is(
+        1,
+        "\
+passed a_test.lua: one passes
+parting words
+failed a_test.lua: two exits
+  ended the whole process (exit status: 3)
+passed a_test.lua: three passes
+2 passed, 1 failed, 0 skipped
+",
+        "",
+    );
+}
+
+#[test]
+fn a_test_that_never_ends_fails_and_the_rest_runs() {
+    let tests = "return {
+  ['one never ends'] = function() while true do end end,
+  ['two passes'] = function() end,
+}";
+    let began = Instant::now();
+    let answer = Folder::new("test_busy").with("a_test.lua", tests).moonwire(&["test", "--timeout", "0.5"]);
+    answer.says(1, "failed a_test.lua: one never ends\n  did not end within 500ms");
+    answer.says(1, "passed a_test.lua: two passes\n");
+    assert_eq!(answer.last_line(), "1 passed, 1 failed, 0 skipped");
+    assert!(began.elapsed().as_secs() < 30, "the limit of a test is not kept");
+}
+
+#[test]
+fn a_limit_that_is_no_time_is_refused() {
+    let folder = Folder::new("test_bad_limit");
+    for limit in ["0", "-1", "soon", "nan", "inf", "1e300"] {
+        folder.moonwire(&["test", "--timeout", limit]).complains(2, "not a number of seconds above 0");
+    }
+}
+
+#[test]
+fn a_check_that_failed_unseen_fails_the_test() {
+    let tests = "local test = require('test')
+return { ['nobody looks'] = function() pcall(test.equal, 1, 2) end }";
+    let answer = Folder::new("test_unseen").with("a_test.lua", tests).moonwire(&["test"]);
+    answer.says(1, "a_test.lua:2: not equal\n    expected 2\n    actual   1\n");
+    answer.says(1, "(the error was caught before it could end the test)");
+}
+
+#[test]
+fn a_test_that_reads_standard_input_finds_its_end() {
+    let tests = "return { ['reads'] = function() assert(io.read('l') == nil) end }";
+    let folder = Folder::new("test_stdin").with("a_test.lua", tests);
+    assert_eq!(folder.moonwire_reading("a line\n", &["test"]).last_line(), "1 passed, 0 failed, 0 skipped");
+}
+
+#[test]
+fn results_are_written_as_junit_xml() {
+    let folder = Folder::new("test_junit").with("a_test.lua", MIXED);
+    assert_eq!(folder.moonwire(&["test", "--junit", "results.xml"]).status, Some(1));
+    let xml = fs::read_to_string(folder.0.join("results.xml")).unwrap();
+    assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"moonwire test\""), "{xml}");
+    assert!(xml.contains("<testsuite name=\"a_test.lua\" tests=\"3\" failures=\"1\" skipped=\"1\""), "{xml}");
+    assert!(xml.contains("<failure message=\"a_test.lua:6: not equal at .payload[2]\">"), "{xml}");
+    assert!(xml.contains("<skipped message=\"it is day\"/>"), "{xml}");
+    folder.moonwire(&["test", "--junit", "none/results.xml"]).complains(2, "cannot write none/results.xml");
+}
+
+#[test]
+fn what_tests_print_comes_out() {
+    let tests = "return { ['prints'] = function() print('from the test') io.stderr:write('and this\\n') end }";
+    let answer = Folder::new("test_print").with("a_test.lua", tests).moonwire(&["test"]);
+    answer.is(0, "from the test\npassed a_test.lua: prints\n1 passed, 0 failed, 0 skipped\n", "and this\n");
+}
