@@ -148,7 +148,9 @@ impl Known {
             })
             .build()?;
         runtime.run_source("moonwire check", include_str!("check/names.lua"))?;
-        Ok(known.take())
+        let mut known = known.take();
+        known.modules.extend(moonwire::SOURCES.iter().map(|(name, _)| (*name).to_owned()));
+        Ok(known)
     }
 
     fn lack_of_module(&self, name: &str, roots: &[PathBuf]) -> Option<String> {

@@ -1,6 +1,6 @@
 //! `moonwire test [PATHS]...`
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, process::Stdio, thread, time::Instant};
 
 use super::Folder;
 
@@ -101,6 +101,22 @@ fn folders_are_walked_for_test_files() {
     folder.moonwire(&["test"]).is(0, both, "");
     folder.moonwire(&["test", "."]).is(0, both, "");
     folder.moonwire(&["test", "b"]).is(0, "passed b/deep/x_test.lua: passes\n1 passed, 0 failed, 0 skipped\n", "");
+}
+
+#[test]
+fn without_paths_the_tests_of_the_lua_tree_are_meant() {
+    let folder = Folder::new("test_default")
+        .with("lua/kv.lua", "return { answer = 42 }")
+        .with(
+            "lua/test/kv_test.lua",
+            "return { ['the code is found'] = function() assert(require('kv').answer == 42) end }",
+        )
+        .with("other_test.lua", "return { ['not meant'] = function() end }");
+    folder.moonwire(&["test"]).is(
+        0,
+        "passed lua/test/kv_test.lua: the code is found\n1 passed, 0 failed, 0 skipped\n",
+        "",
+    );
 }
 
 #[test]
@@ -263,4 +279,43 @@ fn what_tests_print_comes_out() {
     let tests = "return { ['prints'] = function() print('from the test') io.stderr:write('and this\\n') end }";
     let answer = Folder::new("test_print").with("a_test.lua", tests).moonwire(&["test"]);
     answer.is(0, "from the test\npassed a_test.lua: prints\n1 passed, 0 failed, 0 skipped\n", "and this\n");
+}
+
+#[test]
+fn a_module_of_the_project_does_not_get_in_the_way_of_the_test_support() {
+    let folder = Folder::new("test_shadow")
+        .with("test/run.lua", "error('not mine to load')")
+        .with("test.lua", "error('not mine to load')")
+        .with("a_test.lua", "return { ['passes'] = function() require('test').equal(1, 1) end }");
+    assert_eq!(folder.moonwire(&["test", "a_test.lua"]).last_line(), "1 passed, 0 failed, 0 skipped");
+}
+
+#[test]
+fn a_test_that_hangs_does_not_outlive_the_command() {
+    let tests = "return { ['hangs'] = function()
+  local id = io.open('/proc/self/stat'):read('n')
+  local file = io.open('started', 'w')
+  file:write(id)
+  file:close()
+  os.rename('started', 'id')
+  while true do end
+end }";
+    let folder = Folder::new("test_orphan").with("a_test.lua", tests);
+    let mut command = folder.command(&["test"]).stdout(Stdio::null()).spawn().unwrap();
+    let id = wait_for(|| fs::read_to_string(folder.0.join("id")).ok());
+    command.kill().unwrap();
+    command.wait().unwrap();
+    wait_for(|| (!Path::new("/proc").join(&id).exists()).then_some(()));
+}
+
+/// Looks again and again; what does not come in a minute is a failure.
+fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed().as_secs() < 60, "it did not come");
+        thread::yield_now();
+    }
 }

@@ -7,6 +7,9 @@ local run = require("test.run")
 local show = require("test.show")
 local stream = require("test.stream")
 
+-- Only now: a project may have a file of the name of one of the modules above.
+package.path = host.path .. package.path
+
 -- What a test prints before it hangs must not be lost with it.
 local stdout = io.stdout
 stdout:setvbuf("line")

@@ -3,26 +3,32 @@
 use std::{
     cell::Cell,
     io::{self, Write},
+    os::unix::process::parent_id,
+    path::PathBuf,
     process::{self, ExitCode},
     rc::Rc,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use moonwire_runtime::mlua::{self, Lua, LuaString, Table};
 
 use super::{Event, Options};
-use crate::cli::{FAILED, output::complain};
+use crate::cli::{FAILED, files::module_roots, output::complain};
 
 const DRIVER: &str = include_str!("driver.lua");
 
 /// Runs the tests of the one file in `options`, from the test numbered `first` on.
 pub fn work(options: &Options, first: usize) -> ExitCode {
+    follow_parent();
     let file = options.paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let path = search_path(&options.paths);
     let (filter, seed, fail_fast) = (options.filter.clone(), options.seed, options.fail_fast);
     let runtime = moonwire::builder()
         .module("test.host", move |lua| {
             let host = host(lua)?;
             host.set("file", file.as_str())?;
+            host.set("path", path.as_str())?;
             host.set("filter", filter.as_str())?;
             host.set("first", first)?;
             host.set("seed", seed)?;
@@ -37,6 +43,23 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// What stands before Lua's own `package.path`.
+fn search_path(files: &[PathBuf]) -> String {
+    let roots = files.iter().flat_map(|file| module_roots(file, &[]));
+    roots.map(|root| format!("{0}/?.lua;{0}/?/init.lua;", root.display())).collect()
+}
+
+/// Ends this process when its parent has gone: a test that hangs must not stay behind.
+fn follow_parent() {
+    let parent = parent_id();
+    thread::spawn(move || {
+        while parent_id() == parent {
+            thread::sleep(Duration::from_millis(500));
+        }
+        process::exit(FAILED.into());
+    });
 }
 
 /// The module `test.host`, through which the driver reports. It flushes Lua's own output before.
