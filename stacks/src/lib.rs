@@ -4,6 +4,7 @@
 //! command and programs that embed the stacks start from it.
 
 pub mod mqtt;
+mod native;
 
 use moonwire_runtime::{Builder, Runtime};
 
@@ -12,5 +13,5 @@ pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedde
 
 /// A runtime's builder with every codec and every stack in it.
 pub fn builder() -> Builder {
-    Runtime::builder().sources(SOURCES.iter().copied()).module("mqtt.codec", mqtt::lua::module)
+    native::register(Runtime::builder()).sources(SOURCES.iter().copied()).module("mqtt.codec", mqtt::lua::module)
 }

@@ -1,0 +1,30 @@
+//! Native modules that scripts reach by `require`: data formats, digests, URLs.
+//!
+//! Each file has one function `module` that builds the table Lua sees; what is below it knows no Lua
+//! where that is possible. None of them parks.
+
+mod arguments;
+mod crypto;
+mod encoding;
+mod json;
+mod url;
+
+use moonwire_runtime::{
+    Builder,
+    mlua::{Lua, Result, Table, Value},
+};
+
+/// `builder` with the native modules added.
+pub(crate) fn register(builder: Builder) -> Builder {
+    type Load = fn(&Lua) -> Result<Table>;
+    let modules: [(&str, Load); 5] = [
+        ("json", json::module),
+        ("base64", encoding::base64),
+        ("hex", encoding::hex),
+        ("crypto", crypto::module),
+        ("url", url::module),
+    ];
+    modules
+        .into_iter()
+        .fold(builder, |builder, (name, load)| builder.module(name, move |lua| load(lua).map(Value::Table)))
+}
