@@ -1,4 +1,4 @@
-//! Native modules that scripts reach by `require`: data formats, digests, URLs.
+//! Native modules that scripts reach by `require`: data formats, digests, URLs, the log.
 //!
 //! Each file has one function `module` that builds the table Lua sees; what is below it knows no Lua
 //! where that is possible. None of them parks.
@@ -7,6 +7,7 @@ mod arguments;
 mod crypto;
 mod encoding;
 mod json;
+mod log;
 mod url;
 
 use moonwire_runtime::{
@@ -17,12 +18,13 @@ use moonwire_runtime::{
 /// `builder` with the native modules added.
 pub(crate) fn register(builder: Builder) -> Builder {
     type Load = fn(&Lua) -> Result<Table>;
-    let modules: [(&str, Load); 5] = [
+    let modules: [(&str, Load); 6] = [
         ("json", json::module),
         ("base64", encoding::base64),
         ("hex", encoding::hex),
         ("crypto", crypto::module),
         ("url", url::module),
+        ("log", log::module),
     ];
     modules
         .into_iter()

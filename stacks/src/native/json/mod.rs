@@ -6,7 +6,7 @@
 mod decode;
 mod encode;
 
-use mlua::{Lua, Table, Value};
+use mlua::{Lua, LuaString, Table, Value};
 use moonwire_runtime::mlua;
 
 use super::arguments::{Bytes, Options, misuse};
@@ -77,6 +77,13 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     })?;
     module.raw_set("is_array", is_array)?;
     Ok(module)
+}
+
+/// The text of `value` on one line, in at most `size` bytes; `None` when it has none.
+pub(super) fn one_line(lua: &Lua, value: &Value, size: usize) -> mlua::Result<Option<LuaString>> {
+    let style = encode::Style { indent: 0, sort_keys: true };
+    let limits = Limits { depth: DEPTH_MAX as usize, size };
+    Ok(encode::encode(lua, value, style, limits, &array_mark(lua)?)?.ok())
 }
 
 /// The metatable of arrays. It does nothing: being there is what tells `[]` from `{}`.
