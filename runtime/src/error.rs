@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, io};
 
 use mlua::{IntoLua, Lua, Table, Value};
 
-/// What went wrong, in ten words that scripts branch on.
+/// What went wrong, in a few words that scripts branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The other side ended the connection, or this side did.
@@ -27,6 +27,8 @@ pub enum Kind {
     Tls,
     /// The system said no.
     Io,
+    /// The caller made a mistake. Such an error is raised, never returned.
+    Argument,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Kind::Connect => "connect",
             Kind::Tls => "tls",
             Kind::Io => "io",
+            Kind::Argument => "argument",
         }
     }
 }

@@ -1,51 +1,280 @@
-//! The runtime and its builder.
+//! The runtime, its builder and its loop.
 
-use mlua::{Lua, LuaOptions, StdLib, Value};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
+use mio::Waker;
+use mlua::{
+    Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value,
+    chunk::ChunkMode,
+    state::{GcIncParams, GcMode},
+};
+
+use crate::{
+    clock::{NEVER, Nanos},
+    ffi::{self, TaskRef, Turn},
+    os::Signals,
+    reactor::Core,
+    scheduler::{Op, Outcome, State, TaskId},
+    shared::{Grave, Shared},
+};
 
 type Loader = Box<dyn Fn(&Lua) -> mlua::Result<Value>>;
+type Report = Box<dyn Fn(&TaskFailure)>;
+
+/// Tasks that run before the kernel is asked for events again.
+const TURNS_MAX: usize = 1024;
+/// How long a stop may take, unless the builder says otherwise.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// An error that ended a task.
+#[derive(Debug, Clone)]
+pub struct TaskFailure {
+    /// The task's name.
+    pub task: String,
+    /// The error as text.
+    pub message: String,
+    /// Where it was raised, through every task and coroutine it crossed.
+    pub traceback: String,
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        if self.traceback.is_empty() { Ok(()) } else { write!(f, "\n{}", self.traceback) }
+    }
+}
+
+/// Why a script did not run to its end.
+#[derive(Debug)]
+pub enum RunError {
+    /// The file could not be read.
+    Read(PathBuf, io::Error),
+    /// The text is not a Lua program; file, line and reason are in the message.
+    Syntax(String),
+    /// The main task raised an error that nobody caught.
+    Failed(TaskFailure),
+    /// Under a virtual clock: every task waits for another. The lines say who waits for what.
+    Deadlock(Vec<String>),
+    /// The loop itself failed.
+    Loop(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            RunError::Syntax(message) | RunError::Loop(message) => f.write_str(message),
+            RunError::Failed(failure) => failure.fmt(f),
+            RunError::Deadlock(tasks) => {
+                write!(f, "every task waits for another:")?;
+                tasks.iter().try_for_each(|task| write!(f, "\n  {task}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<mlua::Error> for RunError {
+    fn from(error: mlua::Error) -> Self {
+        RunError::Loop(error.to_string())
+    }
+}
+
+/// Stops a runtime from another thread or a signal handler's thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    state: Arc<(AtomicBool, AtomicI32)>,
+    waker: Arc<Waker>,
+}
+
+impl Handle {
+    /// Asks the running script to end, as SIGTERM does; [`Runtime::run_source`] then answers `status`.
+    pub fn stop(&self, status: i32) {
+        self.state.1.store(status, Ordering::Relaxed);
+        self.state.0.store(true, Ordering::Release);
+        // The loop is woken or has ended; there is nothing else to do with a failure.
+        let _ = self.waker.wake();
+    }
+}
+
+/// What native functions may ask of the loop.
+pub(crate) struct Control {
+    shared: Rc<Shared>,
+    stop: Cell<Option<i32>>,
+    sources: HashMap<&'static str, &'static str>,
+}
+
+impl Control {
+    pub(crate) fn request_stop(&self, status: i32) {
+        if self.stop.get().is_none() {
+            self.stop.set(Some(status));
+        }
+    }
+
+    pub(crate) fn source(&self, name: &str) -> Option<&'static str> {
+        self.sources.get(name).copied()
+    }
+
+    /// Ends the process; small writes that wait to be sent are sent first.
+    pub(crate) fn exit(&self, status: i32) {
+        self.shared.core.borrow_mut().flush_all();
+        std::process::exit(status);
+    }
+}
 
 /// Collects what a [`Runtime`] is made of.
 #[derive(Default)]
 pub struct Builder {
     modules: Vec<(String, Loader)>,
-    sources: Vec<(&'static str, &'static str)>,
+    sources: HashMap<&'static str, &'static str>,
+    arguments: Option<(String, Vec<String>)>,
+    search_path: Vec<PathBuf>,
+    signals: bool,
+    grace: Option<Duration>,
+    virtual_clock: bool,
+    report: Option<Report>,
 }
 
 impl Builder {
-    /// Adds a native module: `require(name)` answers what `load` makes.
+    /// Adds a native module: the first `require(name)` answers what `load` makes.
     pub fn module(mut self, name: &str, load: impl Fn(&Lua) -> mlua::Result<Value> + 'static) -> Self {
         self.modules.push((name.to_owned(), Box::new(load)));
         self
     }
 
-    /// Adds embedded Lua modules, as (name, source) pairs.
+    /// Adds embedded Lua modules, as (name, source) pairs. Script-side files of the same name go first.
     pub fn sources(mut self, sources: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
         self.sources.extend(sources);
         self
     }
 
+    /// What the script finds in the global `arg`, and its chunk in `...`.
+    pub fn arguments(mut self, script: &str, arguments: impl IntoIterator<Item = String>) -> Self {
+        self.arguments = Some((script.to_owned(), arguments.into_iter().collect()));
+        self
+    }
+
+    /// Adds a folder in which `require` looks for `name.lua` and `name/init.lua`.
+    pub fn search_path(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.search_path.push(folder.into());
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT stop the script, a second one ends the process at once, and
+    /// SIGUSR1 lists the tasks on standard error. Default: no.
+    pub fn signals(mut self, yes: bool) -> Self {
+        self.signals = yes;
+        self
+    }
+
+    /// How long a stop may take before what still runs is dropped. Default: 5 seconds.
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = Some(time);
+        self
+    }
+
+    /// Whether time stands still while anything can run, and jumps to the next deadline when
+    /// nothing can: what tests want. Default: no.
+    pub fn virtual_clock(mut self, yes: bool) -> Self {
+        self.virtual_clock = yes;
+        self
+    }
+
+    /// What to do with the error of a task that nobody joins. Default: print it to standard error.
+    pub fn on_task_failure(mut self, report: impl Fn(&TaskFailure) + 'static) -> Self {
+        self.report = Some(Box::new(report));
+        self
+    }
+
     /// Builds the runtime.
+    ///
+    /// # Errors
+    /// When the system has no descriptors or memory left, or a native module cannot be made.
     pub fn build(self) -> mlua::Result<Runtime> {
-        #[allow(unsafe_code, reason = "scripts want the debug library")]
+        // Scripts want the debug library, which mlua calls unsafe.
+        #[allow(unsafe_code, reason = "a script can break only its own state with `debug`")]
         let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
-        let preload: mlua::Table = lua.globals().get::<mlua::Table>("package")?.get("preload")?;
+        // Fewer collections: each one walks every parked coroutine at once.
+        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(300)));
+        let shared = Rc::new(Shared::new(Core::new(self.virtual_clock).map_err(mlua::Error::external)?));
+        lua.set_app_data(shared.clone());
+        let control = Rc::new(Control { shared: shared.clone(), stop: Cell::new(None), sources: self.sources });
+        let stop = crate::lua::install(&lua, &shared, &control)?;
+        let package: Table = lua.globals().get("package")?;
+        let preload: Table = package.get("preload")?;
         for (name, load) in self.modules {
             preload.set(name, lua.create_function(move |lua, ()| load(lua))?)?;
         }
-        for (name, source) in self.sources {
-            preload.set(name, lua.load(source).set_name(format!("={name}.lua")).into_function()?)?;
+        let folders: Vec<String> = self.search_path.iter().map(|folder| folder.display().to_string()).collect();
+        let path: Vec<String> = folders.iter().map(|folder| format!("{folder}/?.lua;{folder}/?/init.lua")).collect();
+        package.set("path", path.join(";"))?;
+        let mut values = MultiValue::new();
+        if let Some((script, arguments)) = self.arguments {
+            let arg = lua.create_table()?;
+            arg.raw_set(0, script)?;
+            for text in arguments {
+                let text = lua.create_string(text)?;
+                arg.raw_push(&text)?;
+                values.push_back(Value::String(text));
+            }
+            lua.globals().set("arg", arg)?;
         }
-        let buffer = crate::ffi::install_buffer(&lua)?;
-        let cosocket = lua.create_table()?;
-        cosocket.set("buffer", buffer)?;
-        lua.register_module("cosocket", cosocket)?;
-        Ok(Runtime { lua })
+        let signals = match self.signals {
+            true => {
+                let signals = Signals::install().map_err(mlua::Error::external)?;
+                shared.core.borrow().watch_signals(signals.descriptor()).map_err(mlua::Error::external)?;
+                Some(RefCell::new(signals))
+            }
+            false => None,
+        };
+        let waker = shared.core.borrow().waker.clone();
+        Ok(Runtime {
+            lua,
+            shared,
+            control,
+            stop,
+            arguments: values,
+            signals,
+            grace: self.grace.unwrap_or(GRACE),
+            report: self.report,
+            handle: Handle { state: Arc::default(), waker },
+        })
     }
 }
 
-/// A Lua state, a loop and its sockets.
+/// A Lua state, its loop and its sockets.
 pub struct Runtime {
     lua: Lua,
+    shared: Rc<Shared>,
+    control: Rc<Control>,
+    stop: Function,
+    arguments: MultiValue,
+    signals: Option<RefCell<Signals>>,
+    grace: Duration,
+    report: Option<Report>,
+    handle: Handle,
+}
+
+/// One run: what the loop remembers from its start to its end.
+struct Run {
+    main: TaskId,
+    failure: Option<TaskFailure>,
+    status: i32,
+    /// When a stop that is under way is cut short.
+    stop_until: Nanos,
+    stopping: bool,
 }
 
 impl Runtime {
@@ -54,8 +283,272 @@ impl Runtime {
         Builder::default()
     }
 
-    /// Runs a script given as text.
-    pub fn run_source(&self, name: &str, source: &str) -> mlua::Result<()> {
-        self.lua.load(source).set_name(format!("={name}")).exec()
+    /// The Lua state, to set globals or call functions that do not wait.
+    pub fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
+    /// A handle that stops this runtime from elsewhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs a script given as text until all its tasks have ended; answers the exit status.
+    ///
+    /// # Errors
+    /// [`RunError::Syntax`], [`RunError::Failed`], or a failure of the loop itself.
+    pub fn run_source(&self, name: &str, source: impl AsRef<[u8]>) -> Result<i32, RunError> {
+        let source = without_shebang(source.as_ref());
+        let chunk = self.lua.load(source).set_name(name).set_mode(ChunkMode::Text);
+        let function = chunk.into_function().map_err(|error| RunError::Syntax(syntax_message(&error)))?;
+        self.run(function)
+    }
+
+    /// Runs a script's file; see [`Runtime::run_source`].
+    ///
+    /// # Errors
+    /// [`RunError::Read`] as well.
+    pub fn run_file(&self, path: impl AsRef<Path>) -> Result<i32, RunError> {
+        let path = path.as_ref();
+        let source = fs::read(path).map_err(|error| RunError::Read(path.to_owned(), error))?;
+        self.run_source(&format!("@{}", path.display()), source)
+    }
+
+    /// Runs a function as the main task until all tasks have ended; answers the exit status.
+    ///
+    /// # Errors
+    /// See [`Runtime::run_source`].
+    pub fn run(&self, main: Function) -> Result<i32, RunError> {
+        self.control.stop.set(None);
+        self.handle.state.0.store(false, Ordering::Release);
+        let mut run = Run {
+            main: self.spawn("main", main, self.arguments.clone())?,
+            failure: None,
+            status: 0,
+            stop_until: NEVER,
+            stopping: false,
+        };
+        let result = self.turn_until_done(&mut run);
+        self.clean_up();
+        result?;
+        match run.failure {
+            Some(failure) => Err(RunError::Failed(failure)),
+            None => Ok(run.status),
+        }
+    }
+
+    fn spawn(&self, name: &str, function: Function, arguments: MultiValue) -> mlua::Result<TaskId> {
+        let spawn: Function = self.lua.load("return require('cosocket').spawn").set_name("=[runtime]").call(())?;
+        let mut values = arguments;
+        values.push_front(Value::Function(function));
+        values.push_front(Value::String(self.lua.create_string(name)?));
+        Ok(spawn.call::<TaskRef>(values)?.0)
+    }
+
+    fn turn_until_done(&self, run: &mut Run) -> Result<(), RunError> {
+        loop {
+            self.bury();
+            self.run_ready(run)?;
+            self.take_orders(run)?;
+            let mut core = self.shared.core.borrow_mut();
+            core.reap();
+            if core.scheduler.live == 0 && (!core.is_lingering() || run.stopping) {
+                return Ok(());
+            }
+            if run.stop_until <= core.scheduler.clock.now() {
+                return Ok(());
+            }
+            self.wait(&mut core, run)?;
+        }
+    }
+
+    /// Runs the tasks that are ready now; those that become so meanwhile have their turn after the
+    /// next look at the kernel.
+    fn run_ready(&self, run: &mut Run) -> Result<(), RunError> {
+        let count = self.shared.core.borrow().scheduler.ready.len().min(TURNS_MAX);
+        for _ in 0..count {
+            let next = self.shared.core.borrow_mut().scheduler.next_ready();
+            let Some(id) = next else { break };
+            let turn = ffi::run_task(&self.lua, &self.shared, id)?;
+            let mut core = self.shared.core.borrow_mut();
+            core.flush_all();
+            core.scheduler.current = None;
+            drop(core);
+            if let Turn::Ended(state, values) = turn {
+                self.task_ended(run, id, state, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn task_ended(&self, run: &mut Run, id: TaskId, state: State, values: i32) -> Result<(), RunError> {
+        let thread = self.shared.core.borrow().scheduler.tasks.get(id).map(|task| task.thread);
+        let Some(thread) = thread else { return Ok(()) };
+        if state == State::Cancelled && values == 0 {
+            ffi::kill(&self.lua, &self.shared, thread);
+        }
+        let mut core = self.shared.core.borrow_mut();
+        let waiters = core.scheduler.end(id, state, values);
+        if state == State::Failed {
+            match core.scheduler.fail_group(id) {
+                Some((siblings, owner)) => {
+                    siblings.into_iter().for_each(|task| core.cancel(task));
+                    let waits =
+                        |owner: &TaskId| core.scheduler.tasks.get(*owner).is_some_and(|task| task.op != Op::Group);
+                    if let Some(owner) = owner.filter(waits) {
+                        core.wake(owner, Outcome::Cancelled);
+                    }
+                }
+                None if id == run.main || waiters.is_empty() => {
+                    drop(core);
+                    self.top_level_failure(run, id, thread)?;
+                    core = self.shared.core.borrow_mut();
+                }
+                None => {}
+            }
+        }
+        waiters.into_iter().for_each(|task| core.wake(task, Outcome::Go));
+        drop(core);
+        self.let_go(id, 0);
+        Ok(())
+    }
+
+    /// The error of a task that no group and no joiner takes.
+    fn top_level_failure(&self, run: &mut Run, id: TaskId, thread: ffi::Thread) -> Result<(), RunError> {
+        let value = ffi::failure_value(&self.lua, thread)?;
+        let message = value.to_string().unwrap_or_else(|_| format!("an error that is a {}", value.type_name()));
+        let failure = {
+            let core = self.shared.core.borrow();
+            let Some(task) = core.scheduler.tasks.get(id) else { return Ok(()) };
+            let traceback = task.extra.as_ref().and_then(|extra| extra.traceback.clone()).unwrap_or_default();
+            TaskFailure { task: task.label(), message, traceback }
+        };
+        run.status = 1;
+        if id == run.main {
+            run.failure = Some(failure);
+            self.control.request_stop(1);
+        } else if let Some(report) = &self.report {
+            report(&failure);
+        } else {
+            eprintln!("{}: {failure}", failure.task);
+        }
+        Ok(())
+    }
+
+    /// One holder of a task fewer (`holders` of them); the last one takes an ended task away.
+    fn let_go(&self, id: TaskId, holders: u8) {
+        let mut core = self.shared.core.borrow_mut();
+        let Some(task) = core.scheduler.tasks.get_mut(id) else { return };
+        task.holders = task.holders.saturating_sub(holders);
+        if task.holders > 0 || !task.state.has_ended() {
+            return;
+        }
+        let thread = task.thread;
+        core.scheduler.tasks.remove(id);
+        drop(core);
+        ffi::release_thread(&self.lua, thread);
+    }
+
+    /// Does what finalisers have left to do.
+    fn bury(&self) {
+        if self.shared.graveyard.borrow().is_empty() {
+            return;
+        }
+        let graves = self.shared.graveyard.take();
+        for grave in graves {
+            match grave {
+                Grave::Socket(id) => self.shared.core.borrow_mut().close(id),
+                Grave::Task(id) => self.let_go(id, 1),
+            }
+        }
+    }
+
+    /// Looks for signals and requests to stop.
+    fn take_orders(&self, run: &mut Run) -> Result<(), RunError> {
+        let signalled = std::mem::take(&mut self.shared.core.borrow_mut().signalled);
+        if signalled && let Some(signals) = &self.signals {
+            for signal in signals.borrow_mut().take() {
+                if signal == libc::SIGUSR1 {
+                    let core = self.shared.core.borrow();
+                    core.describe_tasks().iter().for_each(|line| eprintln!("{line}"));
+                } else if run.stopping {
+                    self.control.exit(128 + signal);
+                } else {
+                    self.control.request_stop(if signal == libc::SIGINT { 128 + signal } else { 0 });
+                }
+            }
+        }
+        if self.handle.state.0.swap(false, Ordering::Acquire) {
+            self.control.request_stop(self.handle.state.1.load(Ordering::Relaxed));
+        }
+        if let (Some(status), false) = (self.control.stop.get(), run.stopping) {
+            run.stopping = true;
+            run.status = run.status.max(status);
+            let grace = self.grace.as_nanos().min(u128::from(u64::MAX)) as Nanos;
+            run.stop_until = self.shared.core.borrow_mut().scheduler.clock.refresh().saturating_add(grace);
+            self.spawn("stop", self.stop.clone(), MultiValue::new())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the kernel or the next deadline.
+    fn wait(&self, core: &mut Core, run: &Run) -> Result<(), RunError> {
+        let failed = |error: io::Error| RunError::Loop(format!("cannot wait for events: {error}"));
+        let next = core.next_timer().min(run.stop_until);
+        if !core.scheduler.ready.is_empty() || !self.shared.graveyard.borrow().is_empty() {
+            core.poll(Some(Duration::ZERO)).map_err(failed)?;
+        } else if !core.scheduler.clock.is_virtual() {
+            let limit = core.scheduler.clock.until(next);
+            core.poll(limit).map_err(failed)?;
+        } else if core.poll(Some(Duration::ZERO)).map_err(failed)? == 0 && core.scheduler.ready.is_empty() {
+            // Bytes from outside take real time; nothing else does.
+            let outside = core.waits_for_outside();
+            if next == NEVER && !outside {
+                return Err(RunError::Deadlock(core.describe_tasks()));
+            }
+            let limit = core.scheduler.clock.until(next);
+            if !outside || core.poll(limit).map_err(failed)? == 0 {
+                core.scheduler.clock.jump(next);
+            }
+        }
+        core.fire_timers();
+        Ok(())
+    }
+
+    /// Ends what is left of a run: tasks that did not stop in time, sockets that still send.
+    fn clean_up(&self) {
+        let left: Vec<TaskId> = {
+            let mut core = self.shared.core.borrow_mut();
+            core.give_up_lingering();
+            core.scheduler.ready.clear();
+            core.scheduler.tasks.iter().filter(|(_, task)| !task.state.has_ended()).map(|(id, _)| id).collect()
+        };
+        for id in left {
+            let thread = self.shared.core.borrow().scheduler.tasks.get(id).map(|task| task.thread);
+            if let Some(thread) = thread {
+                ffi::kill(&self.lua, &self.shared, thread);
+                self.shared.core.borrow_mut().scheduler.end(id, State::Cancelled, 0);
+                self.let_go(id, 0);
+            }
+        }
+        self.shared.core.borrow_mut().reap();
+        self.bury();
+    }
+}
+
+/// A script without its `#!` line; the line stays, so that line numbers are right.
+fn without_shebang(source: &[u8]) -> &[u8] {
+    if !source.starts_with(b"#") {
+        return source;
+    }
+    let end = memchr::memchr(b'\n', source).unwrap_or(source.len());
+    &source[end..]
+}
+
+/// Lua's message without mlua's preamble.
+fn syntax_message(error: &mlua::Error) -> String {
+    match error {
+        mlua::Error::SyntaxError { message, .. } => message.clone(),
+        other => other.to_string(),
     }
 }

@@ -1,0 +1,641 @@
+//! Descriptors, their events, and whom they wake.
+//!
+//! [`Core`] is everything the loop owns but the Lua state: the scheduler, the sockets and the
+//! timers. Nothing here calls Lua.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream, unix::SourceFd};
+use slotmap::{Key, KeyData, SlotMap};
+
+use crate::{
+    clock::{Nanos, seconds},
+    dial::{Dial, DialId, STAGGER},
+    error::{Error, Kind},
+    resolve::Resolver,
+    scheduler::{Op, Outcome, Scheduler, TaskId, TimerOwner, Wait},
+    socket::{Plain, Pool, Socket, SocketId, Stream, StreamOptions, tls},
+};
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+/// Token of wake-ups from other threads.
+const WAKER: Token = Token(usize::MAX);
+/// Token of the descriptor that signals arrive on.
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// How long a closed stream may take to send what was written before.
+const LINGER: Nanos = 30_000_000_000;
+
+/// The loop's state.
+pub(crate) struct Core {
+    pub(crate) scheduler: Scheduler,
+    poll: Poll,
+    events: Events,
+    pub(crate) sockets: SlotMap<SocketId, Socket>,
+    pub(crate) dials: SlotMap<DialId, Dial>,
+    pub(crate) pool: Pool,
+    /// What reads go through when nothing has to be kept.
+    pub(crate) scratch: Vec<u8>,
+    /// Streams with small writes that have not been sent.
+    unflushed: Vec<SocketId>,
+    pub(crate) configs: tls::Configs,
+    pub(crate) resolver: Resolver,
+    pub(crate) waker: Arc<Waker>,
+    /// Closed streams that still send.
+    lingering: usize,
+    /// Signals have arrived.
+    pub(crate) signalled: bool,
+}
+
+impl Core {
+    pub(crate) fn new(virtual_clock: bool) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self {
+            scheduler: Scheduler::new(virtual_clock),
+            events: Events::with_capacity(EVENTS_MAX),
+            poll,
+            sockets: SlotMap::with_key(),
+            dials: SlotMap::with_key(),
+            pool: Pool::default(),
+            scratch: Vec::new(),
+            unflushed: Vec::new(),
+            configs: tls::Configs::default(),
+            resolver: Resolver::new(waker.clone()),
+            waker,
+            lingering: 0,
+            signalled: false,
+        })
+    }
+
+    /// Watches the descriptor that signals arrive on.
+    pub(crate) fn watch_signals(&self, descriptor: std::os::fd::RawFd) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&descriptor), SIGNALS, Interest::READABLE)
+    }
+
+    /// The shared read buffer, made when first needed.
+    pub(crate) fn with_scratch<R>(&mut self, work: impl FnOnce(&mut Self, &mut Vec<u8>) -> R) -> R {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if scratch.is_empty() {
+            scratch = self.pool.chunk();
+        }
+        let result = work(self, &mut scratch);
+        self.scratch = scratch;
+        result
+    }
+
+    // Sockets
+
+    /// Adds a connected stream.
+    pub(crate) fn add_stream(&mut self, plain: Plain, options: StreamOptions) -> io::Result<SocketId> {
+        let owner = self.scheduler.current;
+        let id = self.sockets.insert(Socket::Stream(Stream::new(plain.into(), options, owner)));
+        self.register(id)
+    }
+
+    /// Adds any socket and has its events reported.
+    pub(crate) fn add(&mut self, socket: Socket) -> io::Result<SocketId> {
+        let id = self.sockets.insert(socket);
+        self.register(id)
+    }
+
+    fn register(&mut self, id: SocketId) -> io::Result<SocketId> {
+        let token = Token(id.data().as_ffi() as usize);
+        let registry = self.poll.registry();
+        let result = match &mut self.sockets[id] {
+            Socket::Stream(stream) => stream.transport_mut().plain.register(registry, token),
+            Socket::Attempt(plain, _) => plain.register(registry, token),
+            Socket::Listener(listener) => listener.register(registry, token),
+            Socket::Udp(udp) => udp.register(registry, token),
+            Socket::Gone => Ok(()),
+        };
+        match result {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.sockets.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// A stream that has not been closed.
+    pub(crate) fn stream(&mut self, id: SocketId) -> Option<&mut Stream> {
+        match self.sockets.get_mut(id) {
+            Some(Socket::Stream(stream)) if !stream.closing => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Wraps an accepted stream in TLS.
+    pub(crate) fn secure_server(
+        &mut self,
+        id: SocketId,
+        config: Arc<rustls::ServerConfig>,
+    ) -> Result<(), rustls::Error> {
+        let session = tls::Tls::server(config)?;
+        if let Some(stream) = self.stream(id) {
+            stream.transport_mut().tls = Some(Box::new(session));
+        }
+        Ok(())
+    }
+
+    /// Has a task woken by a socket's events.
+    pub(crate) fn wait_on_socket(&mut self, id: SocketId, task: TaskId, to_read: bool, to_write: bool) {
+        match self.sockets.get_mut(id) {
+            Some(Socket::Stream(stream)) => {
+                if to_read {
+                    stream.reader = Some(task);
+                }
+                if to_write {
+                    stream.wait_to_write(task);
+                }
+            }
+            Some(Socket::Listener(listener)) => listener.reader = Some(task),
+            Some(Socket::Udp(udp)) if to_read => udp.reader = Some(task),
+            Some(Socket::Udp(udp)) => udp.writers.push(task),
+            Some(Socket::Attempt(..) | Socket::Gone) | None => {}
+        }
+    }
+
+    /// A write that had to wait is done: others may write.
+    pub(crate) fn write_done(&mut self, id: SocketId) {
+        let me = self.scheduler.current;
+        let Some(stream) = self.stream(id) else { return };
+        if !stream.is_taken(None) {
+            return;
+        }
+        if !stream.is_taken(me) {
+            stream.set_writing(None);
+            let next = stream.writers.take().map_or_else(Vec::new, |writers| *writers);
+            next.into_iter().for_each(|task| self.wake(task, Outcome::Go));
+        }
+    }
+
+    /// A read may have made handshake records that wait to leave.
+    pub(crate) fn flush_handshake(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get(id)
+            && stream.transport().wants_flush()
+        {
+            self.flush_later(id);
+        }
+    }
+
+    /// Notes that a stream has small writes to send when the task parks.
+    pub(crate) fn flush_later(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(id)
+            && !stream.listed
+            && !stream.is_flushed()
+        {
+            stream.listed = true;
+            self.unflushed.push(id);
+        }
+    }
+
+    /// Sends the small writes of the task that has parked.
+    pub(crate) fn flush_all(&mut self) {
+        while let Some(id) = self.unflushed.pop() {
+            if let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) {
+                stream.listed = false;
+                stream.flush(&mut self.pool);
+            }
+        }
+    }
+
+    /// Closes a socket. A stream's unsent bytes leave first, if the other side takes them in time.
+    pub(crate) fn close(&mut self, id: SocketId) {
+        let waiting = match self.sockets.get_mut(id) {
+            Some(Socket::Stream(stream)) if !stream.closing => {
+                stream.flush(&mut self.pool);
+                stream.say_goodbye();
+                let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
+                waiting.extend(stream.writers.take().into_iter().flat_map(|writers| *writers));
+                if stream.is_flushed() || stream.write_error(Op::Flush).is_some() {
+                    self.sockets.remove(id);
+                } else {
+                    stream.closing = true;
+                    self.lingering += 1;
+                    let until = self.scheduler.clock.now().saturating_add(LINGER);
+                    self.scheduler.timers.push(until, TimerOwner::Socket(id));
+                }
+                waiting
+            }
+            Some(Socket::Stream(_)) | None => return,
+            Some(_) => match self.sockets.remove(id) {
+                Some(Socket::Listener(listener)) => listener.reader.into_iter().collect(),
+                Some(Socket::Udp(udp)) => udp.reader.into_iter().chain(udp.writers).collect(),
+                _ => Vec::new(),
+            },
+        };
+        for task in waiting {
+            self.wake(task, Outcome::Go);
+        }
+    }
+
+    /// Drops a stream at once, with what it has not sent.
+    fn drop_lingering(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get(id)
+            && stream.closing
+        {
+            self.sockets.remove(id);
+            self.lingering -= 1;
+        }
+    }
+
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.lingering > 0
+    }
+
+    /// Closes what cancelled tasks had opened and still read.
+    pub(crate) fn reap(&mut self) {
+        if self.scheduler.reaped.is_empty() {
+            return;
+        }
+        let dead = std::mem::take(&mut self.scheduler.reaped);
+        let is_dead = |owner: Option<TaskId>| owner.is_some_and(|owner| dead.contains(&owner));
+        let orphans: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| match socket {
+                Socket::Stream(stream) => !stream.closing && is_dead(stream.owner),
+                Socket::Listener(listener) => is_dead(listener.owner),
+                Socket::Udp(udp) => is_dead(udp.owner),
+                Socket::Attempt(..) | Socket::Gone => false,
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in orphans {
+            self.close(id);
+        }
+    }
+
+    // Tasks
+
+    /// Ends a task's wait; whoever was to wake it forgets it.
+    pub(crate) fn wake(&mut self, task: TaskId, outcome: Outcome) {
+        let Some(wait) = self.scheduler.wake(task, outcome) else { return };
+        let gave_up = outcome != Outcome::Go;
+        match wait {
+            Wait::Nothing | Wait::Resolver => {}
+            Wait::Socket(id) => match self.sockets.get_mut(id) {
+                Some(Socket::Stream(stream)) if gave_up => {
+                    stream.forget(task);
+                    // Others may have waited for the end of the write that was given up.
+                    for other in stream.take_writers() {
+                        self.wake(other, Outcome::Go);
+                    }
+                }
+                Some(Socket::Stream(stream)) => stream.release(task),
+                Some(Socket::Listener(listener)) if listener.reader == Some(task) => listener.reader = None,
+                Some(Socket::Udp(udp)) => {
+                    udp.reader = udp.reader.filter(|reader| *reader != task);
+                    udp.writers.retain(|writer| *writer != task);
+                }
+                _ => {}
+            },
+            Wait::Dial(id) if gave_up => self.drop_dial(id),
+            Wait::Dial(_) => {}
+            Wait::Task(id) => {
+                if let Some(extra) = self.scheduler.tasks.get_mut(id).and_then(|task| task.extra.as_mut()) {
+                    extra.joiners.retain(|joiner| *joiner != task);
+                }
+            }
+            Wait::Group(id) => {
+                if let Some(group) = self.scheduler.groups.get_mut(id) {
+                    group.waiter = None;
+                }
+            }
+        }
+    }
+
+    /// Asks a task to end: its wait is given up and the next one raises.
+    pub(crate) fn cancel(&mut self, id: TaskId) {
+        let Some(task) = self.scheduler.tasks.get_mut(id) else { return };
+        if task.state.has_ended() || task.cancelled {
+            return;
+        }
+        task.cancelled = true;
+        if !matches!(task.wait, Wait::Group(_)) {
+            self.wake(id, Outcome::Cancelled);
+        }
+    }
+
+    // Dials
+
+    /// Starts connecting to one of several addresses.
+    pub(crate) fn start_dial(&mut self, addresses: Vec<SocketAddr>, local: Option<SocketAddr>) -> DialId {
+        let id = self.dials.insert(Dial::new(addresses, local));
+        self.dial_next(id);
+        id
+    }
+
+    /// Tries the next address, and the one after it when that fails at once.
+    fn dial_next(&mut self, id: DialId) {
+        loop {
+            let Some(dial) = self.dials.get_mut(id) else { return };
+            if dial.winner.is_some() {
+                return;
+            }
+            let Some(address) = dial.waiting.pop_front() else { return };
+            let local = dial.local;
+            let attempt =
+                begin_connect(address, local).and_then(|stream| self.add(Socket::Attempt(Plain::Tcp(stream), id)));
+            let Some(dial) = self.dials.get_mut(id) else { return };
+            match attempt {
+                Ok(socket) => {
+                    dial.attempts.push((socket, address));
+                    if !dial.waiting.is_empty() {
+                        dial.next_at = self.scheduler.clock.now().saturating_add(STAGGER);
+                        self.scheduler.timers.push(dial.next_at, TimerOwner::Dial(id));
+                    }
+                    // On the loopback the connection often stands already.
+                    self.attempt_ready(socket, id, false);
+                    return;
+                }
+                Err(error) => dial.failed(address, error),
+            }
+        }
+    }
+
+    /// Looks how a connection attempt stands. `told`: the kernel has said that something happened.
+    fn attempt_ready(&mut self, socket: SocketId, id: DialId, told: bool) {
+        let Some(Socket::Attempt(plain, _)) = self.sockets.get(socket) else { return };
+        let outcome = match plain.take_error() {
+            Ok(None) => plain.peer_address().map(|_| ()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        let Some(dial) = self.dials.get_mut(id) else { return };
+        match outcome {
+            Ok(()) => {
+                dial.winner = Some(socket);
+                let losers: Vec<SocketId> =
+                    dial.attempts.drain(..).map(|(attempt, _)| attempt).filter(|attempt| *attempt != socket).collect();
+                let task = dial.task.take();
+                for loser in losers {
+                    self.sockets.remove(loser);
+                }
+                task.into_iter().for_each(|task| self.wake(task, Outcome::Go));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected || (!told && is_pending(&error)) => {}
+            Err(error) => {
+                self.sockets.remove(socket);
+                if let Some(at) = dial.attempts.iter().position(|(attempt, _)| *attempt == socket) {
+                    let (_, address) = dial.attempts.swap_remove(at);
+                    dial.failed(address, error);
+                }
+                self.dial_next(id);
+                let Some(dial) = self.dials.get_mut(id) else { return };
+                if dial.is_over() {
+                    dial.task.take().into_iter().for_each(|task| self.wake(task, Outcome::Go));
+                }
+            }
+        }
+    }
+
+    /// What a finished dial came to; `None` while it goes on.
+    pub(crate) fn finish_dial(&mut self, id: DialId) -> Option<Result<SocketId, Error>> {
+        let Some(dial) = self.dials.get(id) else {
+            return Some(Err(Error::new(Kind::Connect, Op::Connect.as_str(), "the connection was given up")));
+        };
+        if !dial.is_over() {
+            return None;
+        }
+        let dial = self.dials.remove(id)?;
+        Some(dial.winner.ok_or_else(|| dial.error()))
+    }
+
+    /// Makes a won attempt a stream.
+    pub(crate) fn promote(&mut self, id: SocketId, options: StreamOptions) -> bool {
+        let owner = self.scheduler.current;
+        let Some(slot) = self.sockets.get_mut(id) else { return false };
+        // A moment's placeholder, so that the attempt can be taken out of the slot.
+        let listed = std::mem::replace(slot, Socket::Gone);
+        match listed {
+            Socket::Attempt(plain, _) => {
+                *slot = Socket::Stream(Stream::new(plain.into(), options, owner));
+                true
+            }
+            other => {
+                *slot = other;
+                false
+            }
+        }
+    }
+
+    pub(crate) fn drop_dial(&mut self, id: DialId) {
+        if let Some(dial) = self.dials.remove(id) {
+            for socket in dial.attempts.into_iter().map(|(attempt, _)| attempt).chain(dial.winner) {
+                self.sockets.remove(socket);
+            }
+        }
+    }
+
+    // The loop's turn
+
+    /// Ends the waits whose time has come.
+    pub(crate) fn fire_timers(&mut self) {
+        let now = self.scheduler.clock.refresh();
+        while let Some((at, owner)) = self.scheduler.timers.pop(now) {
+            match owner {
+                TimerOwner::Task(id) => {
+                    if self.scheduler.timer_popped(id, at) {
+                        self.wake(id, Outcome::TimedOut);
+                    }
+                }
+                TimerOwner::Dial(id) => {
+                    if self.dials.get(id).is_some_and(|dial| dial.next_at == at) {
+                        self.dial_next(id);
+                    }
+                }
+                TimerOwner::Socket(id) => self.socket_expired(id),
+            }
+        }
+        self.scheduler.compact_timers(self.sockets.len() + self.dials.len());
+    }
+
+    /// A closed stream has had its time to send, or an accepted one its time to shake hands.
+    fn socket_expired(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) else { return };
+        if stream.closing {
+            return self.drop_lingering(id);
+        }
+        if stream.is_handshaking() {
+            stream.fail(Error::new(Kind::Tls, Op::Handshake.as_str(), "the client took too long to shake hands"));
+            let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
+            waiting.extend(stream.take_writers());
+            waiting.into_iter().for_each(|task| self.wake(task, Outcome::Go));
+        }
+    }
+
+    /// Gives an accepted TLS stream so long to shake hands.
+    pub(crate) fn limit_handshake(&mut self, id: SocketId, time: Nanos) {
+        let until = self.scheduler.clock.now().saturating_add(time);
+        self.scheduler.timers.push(until, TimerOwner::Socket(id));
+    }
+
+    /// Waits for events, for at most `limit`, and tells whom they concern.
+    pub(crate) fn poll(&mut self, limit: Option<Duration>) -> io::Result<usize> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let result = self.poll.poll(&mut events, limit);
+        self.scheduler.clock.refresh();
+        let mut count = 0;
+        for event in &events {
+            count += 1;
+            match event.token() {
+                WAKER => {
+                    let now = self.scheduler.clock.now();
+                    for task in self.resolver.collect(now) {
+                        if self.scheduler.tasks.get(task).is_some_and(|task| task.wait == Wait::Resolver) {
+                            self.wake(task, Outcome::Go);
+                        }
+                    }
+                }
+                SIGNALS => self.signalled = true,
+                Token(token) => self.dispatch(KeyData::from_ffi(token as u64).into(), event),
+            }
+        }
+        self.events = events;
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(count),
+        }
+    }
+
+    fn dispatch(&mut self, id: SocketId, event: &mio::event::Event) {
+        // Errors show themselves in the next read or write.
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+        let hung_up = event.is_read_closed() || event.is_error();
+        match self.sockets.get_mut(id) {
+            Some(Socket::Stream(stream)) => {
+                stream.ready.readable |= readable;
+                stream.ready.writable |= writable;
+                stream.ready.hung_up |= hung_up;
+                if writable && !stream.is_flushed() {
+                    stream.flush(&mut self.pool);
+                }
+                if stream.closing {
+                    if stream.is_flushed() || stream.write_error(Op::Flush).is_some() {
+                        self.drop_lingering(id);
+                    }
+                    return;
+                }
+                let writers = if writable { stream.take_writers() } else { Vec::new() };
+                let reader = stream.reader.filter(|_| readable);
+                let reader = reader.filter(|_| stream.advance(&mut self.pool));
+                for task in writers.into_iter().chain(reader) {
+                    self.wake(task, Outcome::Go);
+                }
+            }
+            Some(Socket::Attempt(_, dial)) => {
+                let dial = *dial;
+                self.attempt_ready(id, dial, true);
+            }
+            Some(Socket::Listener(listener)) => {
+                listener.readable = true;
+                listener.reader.take().into_iter().for_each(|task| self.wake(task, Outcome::Go));
+            }
+            Some(Socket::Udp(udp)) => {
+                udp.readable |= readable;
+                udp.writable |= writable;
+                let mut woken = if readable { udp.reader.take() } else { None }.into_iter().collect::<Vec<_>>();
+                if writable {
+                    woken.append(&mut udp.writers);
+                }
+                woken.into_iter().for_each(|task| self.wake(task, Outcome::Go));
+            }
+            Some(Socket::Gone) | None => {}
+        }
+    }
+
+    /// Whether bytes from outside this process may end someone's wait.
+    pub(crate) fn waits_for_outside(&self) -> bool {
+        if self.lingering > 0 || self.resolver.is_busy() {
+            return true;
+        }
+        self.scheduler.tasks.values().any(|task| match task.wait {
+            Wait::Socket(id) => !matches!(self.sockets.get(id), Some(Socket::Stream(stream)) if stream.paired),
+            Wait::Dial(_) | Wait::Resolver => true,
+            Wait::Nothing | Wait::Task(_) | Wait::Group(_) => false,
+        })
+    }
+
+    /// The time after which the loop has something to do by itself.
+    pub(crate) fn next_timer(&self) -> Nanos {
+        self.scheduler.timers.next()
+    }
+
+    /// A line for each live task, for people.
+    pub(crate) fn describe_tasks(&self) -> Vec<String> {
+        let now = self.scheduler.clock.now();
+        let mut lines: Vec<(u32, String)> = self
+            .scheduler
+            .tasks
+            .values()
+            .filter(|task| !task.state.has_ended())
+            .map(|task| {
+                let doing = match task.state {
+                    crate::scheduler::State::Waiting => {
+                        let time = seconds(now.saturating_sub(task.since));
+                        format!("waits in {} since {time:.1} s{}", task.op.as_str(), self.describe_wait(task.wait))
+                    }
+                    state => state.as_str().to_owned(),
+                };
+                (task.number, format!("#{} {}: {doing}", task.number, task.label()))
+            })
+            .collect();
+        lines.sort();
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// Where a wait leads, for people.
+    pub(crate) fn describe_wait(&self, wait: Wait) -> String {
+        match wait {
+            Wait::Socket(id) => match self.sockets.get(id) {
+                Some(Socket::Stream(stream)) => {
+                    stream.transport().plain.peer_address().map(|peer| format!(", peer {peer}")).unwrap_or_default()
+                }
+                Some(Socket::Listener(listener)) => {
+                    listener.local_address().map(|at| format!(", at {at}")).unwrap_or_default()
+                }
+                Some(Socket::Udp(udp)) => udp.local_address().map(|at| format!(", at {at}")).unwrap_or_default(),
+                _ => String::new(),
+            },
+            Wait::Dial(id) => self.dials.get(id).map(|dial| format!(", to {}", dial.describe())).unwrap_or_default(),
+            Wait::Task(id) => {
+                self.scheduler.tasks.get(id).map(|task| format!(", for {}", task.label())).unwrap_or_default()
+            }
+            Wait::Nothing | Wait::Resolver | Wait::Group(_) => String::new(),
+        }
+    }
+
+    /// Stops waiting for bytes of closed streams.
+    pub(crate) fn give_up_lingering(&mut self) {
+        let lingering: Vec<SocketId> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| matches!(socket, Socket::Stream(stream) if stream.closing))
+            .map(|(id, _)| id)
+            .collect();
+        lingering.into_iter().for_each(|id| self.drop_lingering(id));
+    }
+}
+
+fn is_pending(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS)
+}
+
+/// Starts a connection that an event will report on.
+fn begin_connect(address: SocketAddr, local: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM.nonblocking(),
+        Some(socket2::Protocol::TCP),
+    )?;
+    if let Some(local) = local {
+        socket.bind(&local.into())?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if !is_pending(&error) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}

@@ -1,0 +1,487 @@
+//! Tasks: what is ready, what waits for what, and until when.
+//!
+//! Nothing here calls Lua. A task is a coroutine that `ffi` resumes; this module decides which one
+//! is next and with what outcome its wait ends.
+
+use std::collections::VecDeque;
+
+use slotmap::{SlotMap, new_key_type};
+
+use crate::{
+    clock::{Clock, NEVER, Nanos, Timers},
+    dial::DialId,
+    ffi::Thread,
+    socket::SocketId,
+};
+
+new_key_type! {
+    /// Names a task; a task that has ended is not found again under another's name.
+    pub(crate) struct TaskId;
+    /// Names a group of tasks.
+    pub(crate) struct GroupId;
+}
+
+/// Successful operations a task may do in one turn before others get theirs.
+const BUDGET: u32 = 128;
+
+/// Waits that may end at once with the same timeout or cancellation before the task is stopped by
+/// force: a loop that ignores the error would otherwise never end.
+pub(crate) const IGNORED_MAX: u16 = 1000;
+
+/// What a task is in the middle of, for listings and errors.
+macro_rules! operations {
+    ($($name:ident $text:literal,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Op { $($name,)* }
+
+        impl Op {
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self { $(Op::$name => $text,)* }
+            }
+
+            /// The operation that prelude code calls `name`.
+            pub(crate) fn from_name(name: &[u8]) -> Op {
+                $(if name == $text.as_bytes() { return Op::$name; })*
+                Op::Wait
+            }
+        }
+    };
+}
+
+operations! {
+    Wait "wait",
+    Yield "yield",
+    Sleep "sleep",
+    Read "read",
+    ReadLine "read_line",
+    ReadUntil "read_until",
+    ReadAll "read_all",
+    Fill "fill",
+    Turn "turn",
+    Write "write",
+    TryWrite "try_write",
+    Flush "flush",
+    Shutdown "shutdown",
+    Handshake "handshake",
+    StartTls "start_tls",
+    Accept "accept",
+    Receive "receive",
+    Send "send",
+    SendTo "send_to",
+    Resolve "resolve",
+    Connect "connect",
+    Join "join",
+    Group "group",
+    Deadline "deadline",
+    QueueGet "queue:get",
+    QueuePut "queue:put",
+    Acquire "semaphore:acquire",
+    EventWait "event:wait",
+    Select "select",
+    Require "require",
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    Running,
+    Waiting,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Running => "running",
+            State::Waiting => "waiting",
+            State::Done => "done",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    pub(crate) const fn has_ended(self) -> bool {
+        matches!(self, State::Done | State::Failed | State::Cancelled)
+    }
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Try again: what was waited for may be there.
+    Go,
+    TimedOut,
+    Cancelled,
+}
+
+/// Who holds a reference to a waiting task, and must forget it when the wait ends otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nobody, or code that looks the task up when it wakes it.
+    Nothing,
+    Socket(SocketId),
+    Dial(DialId),
+    /// The resolver, which finds out by itself.
+    Resolver,
+    Task(TaskId),
+    Group(GroupId),
+}
+
+/// What few tasks have.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) joiners: Vec<TaskId>,
+    /// Where the error that ended the task was raised.
+    pub(crate) traceback: Option<String>,
+    /// Traceback of an error that was taken over from another task: its identity and the text.
+    pub(crate) cause: Option<(usize, String)>,
+}
+
+/// A coroutine and what it waits for.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) thread: Thread,
+    /// Counts tasks from 1, for people.
+    pub(crate) number: u32,
+    /// Values on the coroutine's stack: arguments before the first turn, results after the last.
+    pub(crate) values: i32,
+    pub(crate) state: State,
+    pub(crate) op: Op,
+    pub(crate) outcome: Outcome,
+    pub(crate) wait: Wait,
+    pub(crate) since: Nanos,
+    /// When the wait ends by time.
+    pub(crate) wake_at: Nanos,
+    /// When this task's only entry among the timers pops.
+    timer_at: Nanos,
+    /// The innermost deadline of the code that runs.
+    pub(crate) deadline: Nanos,
+    /// The group it is a child of.
+    pub(crate) group: GroupId,
+    /// The group its own children join.
+    pub(crate) scope: GroupId,
+    pub(crate) cancelled: bool,
+    /// The group whose failure interrupts this task's body, if one does.
+    pub(crate) interrupted: Option<GroupId>,
+    /// Who still wants to know how the task ended: the script's object, a group it made fail.
+    pub(crate) holders: u8,
+    /// Waits refused in a row because of a deadline or a cancellation that was ignored.
+    pub(crate) ignored: u16,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+impl Task {
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn label(&self) -> String {
+        match self.extra.as_ref().and_then(|extra| extra.name.as_deref()) {
+            Some(name) => name.to_owned(),
+            None => format!("task {}", self.number),
+        }
+    }
+}
+
+/// Tasks that end together.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Children that have not ended.
+    pub(crate) live: u32,
+    /// The task that waits for the children, while it does.
+    pub(crate) waiter: Option<TaskId>,
+    /// The task whose body opened the group; none for the root group.
+    pub(crate) owner: Option<TaskId>,
+    /// The group around it.
+    pub(crate) parent: Option<GroupId>,
+    /// The deadline around it, which its children inherit.
+    pub(crate) deadline: Nanos,
+    /// The task whose error came first. It is kept until the group is left.
+    pub(crate) failed: Option<TaskId>,
+}
+
+impl Group {
+    /// Whether its body has ended while children lived on; the last of them takes it away.
+    fn is_abandoned(&self) -> bool {
+        self.owner.is_none() && self.parent.is_some()
+    }
+}
+
+/// Owners of deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerOwner {
+    Task(TaskId),
+    Dial(DialId),
+    Socket(SocketId),
+}
+
+/// All tasks.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers<TimerOwner>,
+    pub(crate) tasks: SlotMap<TaskId, Task>,
+    pub(crate) groups: SlotMap<GroupId, Group>,
+    pub(crate) root: GroupId,
+    pub(crate) ready: VecDeque<TaskId>,
+    pub(crate) current: Option<TaskId>,
+    /// Operations left in this turn.
+    pub(crate) budget: u32,
+    /// Tasks that have not ended.
+    pub(crate) live: usize,
+    /// Tasks that ended by cancellation in this turn: what they opened is closed at its end.
+    pub(crate) reaped: Vec<TaskId>,
+    started: u32,
+}
+
+impl Scheduler {
+    pub(crate) fn new(is_virtual: bool) -> Self {
+        let mut groups = SlotMap::with_key();
+        let root =
+            groups.insert(Group { live: 0, waiter: None, owner: None, parent: None, deadline: NEVER, failed: None });
+        Self {
+            clock: Clock::new(is_virtual),
+            timers: Timers::new(),
+            tasks: SlotMap::with_key(),
+            groups,
+            root,
+            ready: VecDeque::new(),
+            current: None,
+            budget: 0,
+            live: 0,
+            reaped: Vec::new(),
+            started: 0,
+        }
+    }
+
+    /// Adds a task whose coroutine holds its function and `values` arguments.
+    pub(crate) fn spawn(&mut self, thread: Thread, values: i32) -> TaskId {
+        let scope = self.current.and_then(|id| self.tasks.get(id)).map(|parent| parent.scope);
+        // A group that was left in a hurry, while it could not wait, hands its children to the root.
+        let group = scope.filter(|&scope| self.groups.contains_key(scope)).unwrap_or(self.root);
+        let deadline = self.groups[group].deadline;
+        self.started = self.started.wrapping_add(1);
+        let id = self.tasks.insert(Task {
+            thread,
+            number: self.started,
+            values,
+            state: State::Ready,
+            op: Op::Wait,
+            outcome: Outcome::Go,
+            wait: Wait::Nothing,
+            since: self.clock.now(),
+            wake_at: NEVER,
+            timer_at: NEVER,
+            deadline,
+            group,
+            scope: group,
+            cancelled: false,
+            interrupted: None,
+            holders: 0,
+            ignored: 0,
+            extra: None,
+        });
+        self.live += 1;
+        self.groups[group].live += 1;
+        self.ready.push_back(id);
+        id
+    }
+
+    /// The task that runs.
+    pub(crate) fn running(&mut self) -> Option<&mut Task> {
+        self.tasks.get_mut(self.current?)
+    }
+
+    /// Takes the next ready task and makes it the running one.
+    pub(crate) fn next_ready(&mut self) -> Option<TaskId> {
+        loop {
+            let id = self.ready.pop_front()?;
+            if let Some(task) = self.tasks.get_mut(id)
+                && task.state == State::Ready
+            {
+                task.state = State::Running;
+                self.current = Some(id);
+                self.budget = BUDGET;
+                return Some(id);
+            }
+        }
+    }
+
+    /// Parks the running task; the caller has made sure that something will wake it.
+    pub(crate) fn park(&mut self, op: Op, wait: Wait, until: Nanos) {
+        let now = self.clock.now();
+        let Some(id) = self.current else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.state = State::Waiting;
+        task.op = op;
+        task.wait = wait;
+        task.since = now;
+        task.outcome = Outcome::Go;
+        task.wake_at = until.min(task.deadline);
+        if task.wake_at < task.timer_at {
+            task.timer_at = task.wake_at;
+            self.timers.push(task.wake_at, TimerOwner::Task(id));
+        }
+    }
+
+    /// The same; `shielded` waits are not ended by a deadline.
+    pub(crate) fn park_shielded(&mut self, op: Op, wait: Wait, until: Nanos, shielded: bool) {
+        let deadline = self.running().map_or(NEVER, |task| task.deadline);
+        if let (true, Some(task)) = (shielded, self.running()) {
+            task.deadline = NEVER;
+        }
+        self.park(op, wait, until);
+        if let Some(task) = self.running() {
+            task.deadline = deadline;
+        }
+    }
+
+    /// Where a failed task's error was raised, as text that says whose it is.
+    pub(crate) fn traceback_of(&self, id: TaskId) -> String {
+        let Some(task) = self.tasks.get(id) else { return String::new() };
+        let trace = task.extra.as_ref().and_then(|extra| extra.traceback.as_deref()).unwrap_or_default();
+        format!("in {}:{}", task.label(), trace.trim_start_matches("stack traceback:"))
+    }
+
+    /// Puts the running task behind the other ready ones.
+    pub(crate) fn park_ready(&mut self) {
+        let Some(id) = self.current else { return };
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.state = State::Ready;
+        task.op = Op::Yield;
+        task.wait = Wait::Nothing;
+        task.outcome = Outcome::Go;
+        self.ready.push_back(id);
+    }
+
+    /// Ends a task's wait. Answers whom to tell that the task no longer waits; `None` when it did not wait.
+    pub(crate) fn wake(&mut self, id: TaskId, outcome: Outcome) -> Option<Wait> {
+        let task = self.tasks.get_mut(id)?;
+        if task.state != State::Waiting {
+            return None;
+        }
+        task.state = State::Ready;
+        task.outcome = outcome;
+        task.wake_at = NEVER;
+        self.ready.push_back(id);
+        Some(std::mem::replace(&mut task.wait, Wait::Nothing))
+    }
+
+    /// Whether the task's timer, popped at `at`, ends its wait now; sets the timer again when it popped early.
+    pub(crate) fn timer_popped(&mut self, id: TaskId, at: Nanos) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else { return false };
+        if task.timer_at != at {
+            return false;
+        }
+        task.timer_at = NEVER;
+        if task.state != State::Waiting || task.wake_at == NEVER {
+            return false;
+        }
+        if task.wake_at <= self.clock.now() {
+            return true;
+        }
+        task.timer_at = task.wake_at;
+        self.timers.push(task.wake_at, TimerOwner::Task(id));
+        false
+    }
+
+    /// Drops timers that nobody waits for, when they have piled up.
+    pub(crate) fn compact_timers(&mut self, others: usize) {
+        let tasks = &self.tasks;
+        self.timers.compact(self.live + others, |at, owner| match owner {
+            TimerOwner::Task(id) => tasks.get(id).is_some_and(|task| task.timer_at == at),
+            TimerOwner::Dial(_) | TimerOwner::Socket(_) => true,
+        });
+    }
+
+    /// Records how a task ended, and answers who waits for that.
+    pub(crate) fn end(&mut self, id: TaskId, state: State, values: i32) -> Vec<TaskId> {
+        let Some(task) = self.tasks.get_mut(id) else { return Vec::new() };
+        task.state = state;
+        task.values = values;
+        task.wait = Wait::Nothing;
+        self.live -= 1;
+        let group = task.group;
+        let mut waiters = match task.extra.as_mut() {
+            Some(extra) => std::mem::take(&mut extra.joiners),
+            None => Vec::new(),
+        };
+        if state == State::Cancelled {
+            self.reaped.push(id);
+        }
+        if let Some(group) = self.groups.get_mut(group) {
+            group.live -= 1;
+            if group.live == 0 {
+                waiters.extend(group.waiter.take());
+                if group.is_abandoned() {
+                    self.groups.remove(self.tasks[id].group);
+                }
+            }
+        }
+        waiters
+    }
+
+    /// Opens a group around what the running task does next.
+    pub(crate) fn enter_group(&mut self) -> Option<GroupId> {
+        let owner = self.current?;
+        let (parent, deadline) = self.tasks.get(owner).map(|task| (task.scope, task.deadline))?;
+        let group = Group { live: 0, waiter: None, owner: Some(owner), parent: Some(parent), deadline, failed: None };
+        let id = self.groups.insert(group);
+        self.tasks[owner].scope = id;
+        Some(id)
+    }
+
+    /// Leaves a group; answers the child whose error it died of.
+    pub(crate) fn leave_group(&mut self, id: GroupId) -> Option<TaskId> {
+        let group = self.groups.get_mut(id)?;
+        let failed = group.failed.take();
+        let (owner, parent) = (group.owner.take(), group.parent);
+        if group.live == 0 {
+            self.groups.remove(id);
+        }
+        if let (Some(task), Some(parent)) = (owner.and_then(|owner| self.tasks.get_mut(owner)), parent) {
+            task.scope = parent;
+            // A group further out may have failed meanwhile: its interruption still stands.
+            let mut outer = Some(parent);
+            task.interrupted = None;
+            while let Some(group) = outer.and_then(|outer| self.groups.get(outer)) {
+                if group.failed.is_some() && group.owner == owner {
+                    task.interrupted = outer;
+                }
+                outer = group.parent;
+            }
+        }
+        failed
+    }
+
+    /// Notes that a child's error ends its group. Answers whom to cancel and whom to interrupt;
+    /// `None` when it is the root group, where tasks live on.
+    pub(crate) fn fail_group(&mut self, child: TaskId) -> Option<(Vec<TaskId>, Option<TaskId>)> {
+        let id = self.tasks.get(child)?.group;
+        if id == self.root {
+            return None;
+        }
+        let group = self.groups.get_mut(id)?;
+        let owner = group.owner?;
+        if group.failed.is_none() {
+            group.failed = Some(child);
+            if let Some(task) = self.tasks.get_mut(child) {
+                task.holders += 1;
+            }
+        }
+        let siblings = self.children(id);
+        let body = self.tasks.get_mut(owner)?;
+        body.interrupted = Some(id);
+        Some((siblings, Some(owner)))
+    }
+
+    /// Live children of a group.
+    pub(crate) fn children(&self, group: GroupId) -> Vec<TaskId> {
+        self.tasks.iter().filter(|(_, task)| task.group == group && !task.state.has_ended()).map(|(id, _)| id).collect()
+    }
+}

@@ -1,0 +1,41 @@
+//! What the loop, the raw functions and the Lua state have in common.
+
+use std::cell::{Cell, RefCell};
+
+use crate::{reactor::Core, scheduler::TaskId, socket::SocketId};
+
+/// What a finaliser leaves for the loop to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Grave {
+    Socket(SocketId),
+    Task(TaskId),
+}
+
+/// State shared by the loop and the raw functions of one Lua state.
+#[repr(align(16))]
+pub(crate) struct Shared {
+    pub(crate) core: RefCell<Core>,
+    /// What finalisers have left. They may run while `core` is borrowed.
+    pub(crate) graveyard: RefCell<Vec<Grave>>,
+    /// Text of the error that is being handed to Lua.
+    pub(crate) message: RefCell<String>,
+    /// A yield that is a wait, not a script's own.
+    pub(crate) passing: Cell<bool>,
+    /// Coroutines resumed from where Lua cannot yield.
+    pub(crate) blocked: Cell<u32>,
+    /// The coroutine that runs, for the watch over hogs.
+    pub(crate) running: Cell<*mut mlua::ffi::lua_State>,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Core) -> Self {
+        Self {
+            core: RefCell::new(core),
+            graveyard: RefCell::default(),
+            message: RefCell::default(),
+            passing: Cell::new(false),
+            blocked: Cell::new(0),
+            running: Cell::new(std::ptr::null_mut()),
+        }
+    }
+}

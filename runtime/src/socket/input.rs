@@ -1,0 +1,118 @@
+//! Bytes that have arrived and wait to be read, in memory that idle sockets do not hold.
+
+use super::{Readiness, Transport, TransportError};
+
+/// Size of the shared read buffers: what one read takes from the kernel at most.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// Read buffers kept for the next socket.
+const KEPT: usize = 16;
+
+/// Growth of one buffer beyond what has arrived: a claimed length alone allocates no more than this.
+const AHEAD_MAX: usize = 1024 * 1024;
+
+/// Buffers that sockets borrow while they have something in them.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    chunks: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    /// An initialised buffer of [`CHUNK`] bytes.
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+        self.chunks.pop().unwrap_or_else(|| vec![0; CHUNK])
+    }
+
+    pub(crate) fn give_chunk(&mut self, chunk: Vec<u8>) {
+        if chunk.len() == CHUNK && self.chunks.len() < KEPT {
+            self.chunks.push(chunk);
+        }
+    }
+
+    /// An empty buffer for bytes to send.
+    pub(crate) fn output(&mut self) -> Vec<u8> {
+        self.outputs.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_output(&mut self, mut output: Vec<u8>) {
+        if (1..=CHUNK).contains(&output.capacity()) && self.outputs.len() < KEPT {
+            output.clear();
+            self.outputs.push(output);
+        }
+    }
+}
+
+/// The unread bytes of one stream: `memory[start..end]`. The memory is initialised throughout, so
+/// that it can be read into.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    memory: Vec<u8>,
+    start: u32,
+    end: u32,
+}
+
+impl Input {
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.memory[self.start as usize..self.end as usize]
+    }
+
+    /// Drops `n` bytes off the front. The memory stays as it is until the next call.
+    pub(crate) fn consume(&mut self, n: usize) {
+        debug_assert!(n <= self.len());
+        self.start += n as u32;
+    }
+
+    /// One read into the free end; `wanted` is how many bytes in all the reader waits for.
+    pub(crate) fn fill(
+        &mut self,
+        pool: &mut Pool,
+        transport: &mut Transport,
+        ready: &mut Readiness,
+        wanted: usize,
+    ) -> Result<usize, TransportError> {
+        self.make_room(pool, wanted);
+        let n = transport.read(ready, &mut self.memory[self.end as usize..])?;
+        self.end += n as u32;
+        Ok(n)
+    }
+
+    fn make_room(&mut self, pool: &mut Pool, wanted: usize) {
+        let (start, end) = (self.start as usize, self.end as usize);
+        if self.memory.len() < CHUNK {
+            let mut chunk = pool.chunk();
+            chunk[..end - start].copy_from_slice(&self.memory[start..end]);
+            self.memory = chunk;
+            (self.start, self.end) = (0, (end - start) as u32);
+        } else if end == self.memory.len() {
+            if start >= end - start {
+                self.memory.copy_within(start..end, 0);
+                (self.start, self.end) = (0, (end - start) as u32);
+            } else {
+                let ahead = (start + wanted).saturating_sub(end).clamp(CHUNK, AHEAD_MAX);
+                self.memory.resize(end + ahead, 0);
+            }
+        }
+    }
+
+    /// Gives memory back that an idle stream does not need.
+    pub(crate) fn settle(&mut self, pool: &mut Pool) {
+        let len = self.len();
+        if len == 0 {
+            pool.give_chunk(std::mem::take(&mut self.memory));
+            (self.start, self.end) = (0, 0);
+        } else if self.memory.len() >= CHUNK && len <= CHUNK / 4 {
+            let small = self.as_slice().to_vec();
+            pool.give_chunk(std::mem::replace(&mut self.memory, small));
+            (self.start, self.end) = (0, len as u32);
+        }
+    }
+}

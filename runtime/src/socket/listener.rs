@@ -1,0 +1,92 @@
+//! A socket that accepts connections.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use mio::{
+    Interest, Registry, Token,
+    event::Source,
+    net::{TcpListener, UnixListener},
+};
+use rustls::ServerConfig;
+
+use super::{Plain, StreamOptions, transport::unix_path};
+use crate::{clock::Nanos, scheduler::TaskId};
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    kind: Kind,
+    pub(crate) options: StreamOptions,
+    pub(crate) nodelay: bool,
+    /// TLS for every connection, and how long its handshake may take.
+    pub(crate) tls: Option<(Arc<ServerConfig>, Nanos)>,
+    pub(crate) readable: bool,
+    pub(crate) reader: Option<TaskId>,
+    pub(crate) owner: Option<TaskId>,
+}
+
+impl Listener {
+    pub(crate) fn tcp(listener: std::net::TcpListener, options: StreamOptions, nodelay: bool) -> Self {
+        Self::new(Kind::Tcp(TcpListener::from_std(listener)), options, nodelay)
+    }
+
+    pub(crate) fn unix(listener: std::os::unix::net::UnixListener, path: PathBuf, options: StreamOptions) -> Self {
+        Self::new(Kind::Unix(UnixListener::from_std(listener), path), options, false)
+    }
+
+    fn new(kind: Kind, options: StreamOptions, nodelay: bool) -> Self {
+        Self { kind, options, nodelay, tls: None, readable: true, reader: None, owner: None }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Tcp(socket) => socket.register(registry, token, Interest::READABLE),
+            Kind::Unix(socket, _) => socket.register(registry, token, Interest::READABLE),
+        }
+    }
+
+    /// Takes the next connection; `WouldBlock` when nobody waits.
+    pub(crate) fn accept(&mut self) -> io::Result<Plain> {
+        if !self.readable {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        loop {
+            let result = match &self.kind {
+                Kind::Tcp(socket) => socket.accept().map(|(stream, _)| Plain::Tcp(stream)),
+                Kind::Unix(socket, _) => socket.accept().map(|(stream, _)| Plain::Unix(stream)),
+            };
+            match result {
+                // A client that went away while it waited is no reason to stop.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Err(error);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<String> {
+        match &self.kind {
+            Kind::Tcp(socket) => socket.local_addr().map(|address| address.to_string()),
+            Kind::Unix(socket, _) => socket.local_addr().map(|address| unix_path(&address)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    /// A unix socket's file goes with its listener.
+    fn drop(&mut self) {
+        if let Kind::Unix(_, path) = &self.kind {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

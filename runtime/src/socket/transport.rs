@@ -1,0 +1,227 @@
+//! The byte pipe under a stream: TCP, unix, or TLS over one of them.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    net::Shutdown,
+};
+
+use mio::{
+    Interest, Registry, Token,
+    event::Source,
+    net::{TcpStream, UnixStream},
+};
+
+use super::{Readiness, tls::Tls};
+use crate::{
+    error::{Error, Kind},
+    scheduler::Op,
+};
+
+/// Why no bytes moved.
+#[derive(Debug)]
+pub(crate) enum TransportError {
+    /// Not now: an event will say when.
+    Blocked,
+    Io(io::Error),
+    Tls(rustls::Error),
+}
+
+impl TransportError {
+    /// The error a script gets from `op`.
+    pub(crate) fn into_error(self, op: Op) -> Error {
+        match self {
+            TransportError::Blocked => Error::new(Kind::Io, op.as_str(), "would block"),
+            TransportError::Io(error) => Error::from_io(op.as_str(), &error),
+            TransportError::Tls(error) => super::tls::describe(op, &error),
+        }
+    }
+}
+
+impl TransportError {
+    /// The error of a handshake: whatever ended it, nobody got to talk.
+    pub(crate) fn into_handshake_error(self) -> Error {
+        let ended = matches!(&self, TransportError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        let mut error = self.into_error(Op::Handshake);
+        error.kind = Kind::Tls;
+        if ended {
+            error.message = "the other side closed the connection during the handshake".into();
+        }
+        error
+    }
+}
+
+/// A connected socket without TLS.
+#[derive(Debug)]
+pub(crate) enum Plain {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+macro_rules! either {
+    ($plain:expr, $socket:ident => $work:expr) => {
+        match $plain {
+            Plain::Tcp($socket) => $work,
+            Plain::Unix($socket) => $work,
+        }
+    };
+}
+
+impl Plain {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        either!(self, socket => socket.register(registry, token, Interest::READABLE | Interest::WRITABLE))
+    }
+
+    pub(crate) fn read(&mut self, ready: &mut Readiness, into: &mut [u8]) -> Result<usize, TransportError> {
+        if !ready.readable {
+            return Err(TransportError::Blocked);
+        }
+        loop {
+            match either!(self, socket => socket.read(into)) {
+                Ok(n) => {
+                    // A short read has emptied the kernel's buffer: the next segment is a new event.
+                    if n < into.len() && !ready.hung_up {
+                        ready.readable = n == 0;
+                    }
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.readable = false;
+                    return Err(TransportError::Blocked);
+                }
+                Err(error) => return Err(TransportError::Io(error)),
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, ready: &mut Readiness, parts: &[IoSlice<'_>]) -> Result<usize, TransportError> {
+        if !ready.writable {
+            return Err(TransportError::Blocked);
+        }
+        loop {
+            let result = match parts {
+                [one] => either!(self, socket => socket.write(one)),
+                _ => either!(self, socket => socket.write_vectored(parts)),
+            };
+            match result {
+                Ok(n) => return Ok(n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.writable = false;
+                    return Err(TransportError::Blocked);
+                }
+                Err(error) => return Err(TransportError::Io(error)),
+            }
+        }
+    }
+
+    pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
+        either!(self, socket => socket.shutdown(Shutdown::Write))
+    }
+
+    /// The error of a connection attempt, if it has failed.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        either!(self, socket => socket.take_error())
+    }
+
+    /// The other side's address; an error while not connected.
+    pub(crate) fn peer_address(&self) -> io::Result<String> {
+        match self {
+            Plain::Tcp(socket) => socket.peer_addr().map(|address| address.to_string()),
+            Plain::Unix(socket) => socket.peer_addr().map(|address| unix_path(&address)),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<String> {
+        match self {
+            Plain::Tcp(socket) => socket.local_addr().map(|address| address.to_string()),
+            Plain::Unix(socket) => socket.local_addr().map(|address| unix_path(&address)),
+        }
+    }
+
+    /// Runs `work` on the descriptor with socket2's options; a mistake for a unix socket where TCP is meant.
+    pub(crate) fn tcp(&self) -> Option<socket2::SockRef<'_>> {
+        match self {
+            Plain::Tcp(socket) => Some(socket2::SockRef::from(socket)),
+            Plain::Unix(_) => None,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> socket2::SockRef<'_> {
+        either!(self, socket => socket2::SockRef::from(socket))
+    }
+}
+
+/// The path of a unix address; unnamed sockets have an empty one.
+pub(crate) fn unix_path(address: &std::os::unix::net::SocketAddr) -> String {
+    address.as_pathname().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// A connected socket, with or without TLS.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) plain: Plain,
+    pub(crate) tls: Option<Box<Tls>>,
+}
+
+impl From<Plain> for Transport {
+    fn from(plain: Plain) -> Self {
+        Self { plain, tls: None }
+    }
+}
+
+impl Transport {
+    /// Reads what is there; 0 is the end.
+    pub(crate) fn read(&mut self, ready: &mut Readiness, into: &mut [u8]) -> Result<usize, TransportError> {
+        match &mut self.tls {
+            None => self.plain.read(ready, into),
+            Some(tls) => tls.read(&mut self.plain, ready, into),
+        }
+    }
+
+    /// Takes as many bytes as may be on their way; under TLS they may still have to be flushed.
+    pub(crate) fn write(&mut self, ready: &mut Readiness, parts: &[IoSlice<'_>]) -> Result<usize, TransportError> {
+        match &mut self.tls {
+            None => self.plain.write(ready, parts),
+            Some(tls) => tls.write(&mut self.plain, ready, parts),
+        }
+    }
+
+    /// Moves a TLS handshake on; `Ok` when it is done, or when there is none.
+    pub(crate) fn handshake(&mut self, ready: &mut Readiness) -> Result<(), TransportError> {
+        match &mut self.tls {
+            None => Ok(()),
+            Some(tls) => tls.handshake(&mut self.plain, ready),
+        }
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Sends what TLS holds back; `Ok` when nothing is.
+    pub(crate) fn flush(&mut self, ready: &mut Readiness) -> Result<(), TransportError> {
+        match &mut self.tls {
+            None => Ok(()),
+            Some(tls) => tls.flush(&mut self.plain, ready),
+        }
+    }
+
+    /// Whether `flush` has something to do.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_flush())
+    }
+
+    /// Says goodbye in TLS, as far as the socket takes it.
+    pub(crate) fn say_goodbye(&mut self, ready: &mut Readiness) {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye(&mut self.plain, ready);
+        }
+    }
+
+    /// Says goodbye and ends the sending direction.
+    pub(crate) fn shutdown_write(&mut self, ready: &mut Readiness) -> io::Result<()> {
+        self.say_goodbye(ready);
+        self.plain.shutdown_write()
+    }
+}
