@@ -143,10 +143,17 @@ end
 
 local function after_deadline(previous, at, ok, ...)
   native.set_deadline(previous, true)
-  if ok then return ... end
-  local err = ...
-  if cosocket.is_error(err, "timeout") and now() >= at then return nil, err end
-  error(err, 0)
+  local first, second = ...
+  local passed = now() >= at
+  if ok then
+    -- Work that was cut short and has nothing to say for itself has timed out.
+    if first == nil and second == nil and passed then
+      return nil, cosocket.error("timeout", "deadline", "the deadline has passed")
+    end
+    return ...
+  end
+  if passed and cosocket.is_error(first, "timeout") then return nil, first end
+  error(first, 0)
 end
 
 function cosocket.deadline(seconds, fn, ...)

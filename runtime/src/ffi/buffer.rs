@@ -21,7 +21,7 @@ struct Cell {
 /// Take it as an argument of a native function; the borrow lasts as long as the closure.
 ///
 /// ```
-/// # fn main() -> mlua::Result<()> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use moonwire_runtime::{BufferRef, Runtime};
 ///
 /// let runtime = Runtime::builder()

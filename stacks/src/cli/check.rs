@@ -147,7 +147,7 @@ impl Known {
                 Ok(Value::Function(take))
             })
             .build()?;
-        runtime.run_source("moonwire check", include_str!("check/names.lua"))?;
+        runtime.run_source("=moonwire check", include_str!("check/names.lua")).map_err(mlua::Error::external)?;
         let mut known = known.take();
         known.modules.extend(moonwire::SOURCES.iter().map(|(name, _)| (*name).to_owned()));
         Ok(known)

@@ -18,13 +18,22 @@ pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let _ = arguments;
-    let name = if script == "-" { "stdin".into() } else { script.to_string_lossy() };
-    let outcome = moonwire::builder()
-        .build()
-        .and_then(|runtime| runtime.run_source(&name, &String::from_utf8_lossy(without_shebang(&source))));
+    let name = if script == "-" { "=stdin".to_owned() } else { format!("@{}", script.display()) };
+    let folder = match Path::new(script).parent() {
+        Some(folder) if script != "-" && !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let built = moonwire::builder()
+        .arguments(&script.to_string_lossy(), arguments.iter().map(|text| text.to_string_lossy().into_owned()))
+        .search_path(folder)
+        .signals(true)
+        .build();
+    let outcome = match built {
+        Ok(runtime) => runtime.run_source(&name, without_shebang(&source)),
+        Err(error) => Err(error.into()),
+    };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status.clamp(0, 255) as u8),
         Err(error) => {
             complain(format_args!("moonwire: {error}"));
             ExitCode::from(FAILED)

@@ -36,8 +36,8 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
             Ok(mlua::Value::Table(host))
         })
         .build();
-    match runtime.and_then(|runtime| runtime.run_source("moonwire test", DRIVER)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.and_then(|runtime| runtime.run_source("=moonwire test", DRIVER).map_err(mlua::Error::external)) {
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("moonwire test: {error}"));
             ExitCode::from(FAILED)
