@@ -5,6 +5,7 @@
 ---@field seed integer
 ---@field failures string[] What failed checks said, caught or not.
 ---@field context string? Which round of a loop is running.
+---@field skipped test.Skip?
 ---@field random_count integer Generators handed out.
 ---@field scripts test.Script[] The streams it made.
 
@@ -37,17 +38,11 @@ end
 local Skip = { __name = "test.Skip" }
 Skip.__tostring = function(skip) return "skipped: " .. skip.reason end
 
+--- Ends the running test; it is skipped.
 ---@param reason string
----@return test.Skip
-function run.new_skip(reason)
-  return setmetatable({ reason = reason }, Skip)
-end
-
---- The reason, when `err` is what `test.skip` raised.
----@param err any
----@return string?
-function run.skip_reason(err)
-  return getmetatable(err) == Skip and err.reason or nil
+function run.skip(reason)
+  current.skipped = setmetatable({ reason = reason }, Skip)
+  error(current.skipped)
 end
 
 ---@type table<string, true>

@@ -30,7 +30,6 @@ local SETTLE = 0.001
 ---@field far cosocket.Stream
 ---@field input cosocket.Buffer
 ---@field task cosocket.Task
----@field ended boolean
 
 ---@param script test.Script
 ---@param message string
@@ -141,7 +140,6 @@ local function play(script)
       step(script.far, script.input)
     end
   end
-  script.ended = true
 end
 
 --- Makes the stream; the steps must be right.
@@ -168,7 +166,6 @@ function stream.new(steps)
     near = assert(near, far),
     far = far --[[@as cosocket.Stream]],
     input = cosocket.buffer(),
-    ended = false,
   }
   script.task = cosocket.spawn(play, script)
   table.insert(run.current().scripts, script)
@@ -176,12 +173,13 @@ function stream.new(steps)
 end
 
 --- Closes the streams of a test that has ended, and waits until each has played its steps: what was expected
---- must have come.
+--- must have come. A script that failed or was cancelled before has told its group.
 ---@async
 ---@param scripts test.Script[]
 function stream.finish(scripts)
   for _, script in ipairs(scripts) do
-    if not script.ended then
+    local status = script.task:status()
+    if status == "ready" or status == "waiting" then
       script.near:close()
       script.task:join()
     end

@@ -1,5 +1,7 @@
 -- The checks check: what passes, what fails, and what a failure says.
+local cosocket = require("cosocket")
 local run = require("test.run")
+local stream = require("test.stream")
 local test = require("test")
 
 --- What a failing check says, without its place.
@@ -153,9 +155,9 @@ return {
   ["a skip needs a reason"] = function()
     test.raises("needs a reason", test.skip)
     test.raises("needs a reason", test.skip, "")
-    local ok, err = pcall(test.skip, "because")
-    test.equal({ ok, run.skip_reason(err) }, { false, "because" })
-    test.equal(run.skip_reason("because"), nil)
+    test.raises("skipped: because", test.skip, "because")
+    test.equal(run.current().skipped.reason, "because")
+    run.current().skipped = nil
   end,
 
   ["every cut is made once"] = function()
@@ -208,6 +210,115 @@ return {
     ["two generators of one test differ"] = function()
       local one, other = test.random(), test.random()
       test.not_equal(one:bytes(16), other:bytes(16))
+    end,
+  },
+
+  stream = {
+    ["what comes byte by byte is read byte by byte"] = function()
+      local stream = test.stream({ { send = "abc", cut = 1 }, { send = "defg", cut = 2 }, { close = true } })
+      local parts = {}
+      while true do
+        local part, err = stream:read()
+        if not part then
+          test.fails("closed", part, err)
+          break
+        end
+        parts[#parts + 1] = part
+      end
+      test.equal(parts, { "a", "b", "c", "de", "fg" })
+    end,
+
+    ["what is expected may come in any pieces"] = function()
+      local stream, task = test.stream({ { expect = "hello " }, { send = "ok" }, { expect = "world" } })
+      stream:write("hel")
+      stream:flush()
+      stream:write("lo wor")
+      test.equal(stream:read(2), "ok")
+      stream:write("ld")
+      task:join()
+    end,
+
+    ["other bytes than expected fail the test, with both"] = function()
+      local message = test.raises("step 2 of the stream: other bytes came", cosocket.group, function()
+        local stream = test.stream({ { send = "go" }, { expect = "hello" } })
+        stream:read(2)
+        stream:write("help")
+        test.fails("closed", stream:read())
+      end)
+      test.matches(message, 'expected "hello"\n  actual   "help"\n  first difference at byte 4')
+    end,
+
+    ["an end before what is expected fails the test"] = function()
+      test.raises("step 1 of the stream:", cosocket.group, function()
+        local stream = test.stream({ { expect = "hello" } })
+        stream:write("he")
+        stream:close()
+      end)
+    end,
+
+    ["a stream left open is played to its end"] = function()
+      local scripts = run.current().scripts
+      test.stream({ { stall = 3600 }, { expect = "hello" } }):write("hello")
+      stream.finish(scripts)
+      test.raises('expected "hello"\n  actual   "hel"', cosocket.group, function()
+        test.stream({ { expect = "hello" } }):write("hel")
+        stream.finish(scripts)
+      end)
+    end,
+
+    ["an hour of stalling takes an hour of the clock and no time"] = function()
+      local began = cosocket.now()
+      local stream = test.stream({ { stall = 3600 }, { send = "late" } })
+      test.equal(stream:read(), "late")
+      test.near(cosocket.now() - began, 3600, 1)
+    end,
+
+    ["a reset is read after what came before it"] = function()
+      local stream = test.stream({ { send = "last words" }, { reset = true } })
+      test.equal(stream:read(10), "last words")
+      test.equal(test.fails("closed", stream:read()).code, "ECONNRESET")
+    end,
+
+    ["an end that is sent leaves the other direction open"] = function()
+      local stream, task = test.stream({ { shutdown = true }, { expect = "still here" }, { expect_close = true } })
+      test.fails("closed", stream:read())
+      stream:write("still here")
+      stream:close()
+      task:join()
+    end,
+
+    ["bytes instead of the end fail the test"] = function()
+      test.raises('expected the end of the stream, but this came\n  "more"', cosocket.group, function()
+        local stream = test.stream({ { expect_close = true } })
+        stream:write("more")
+        stream:close()
+      end)
+    end,
+
+    ["a function is a step too"] = function()
+      local stream = test.stream({
+        { expect = "ab" },
+        function(far, input)
+          while #input < 2 do far:fill(input) end
+          far:write(input:take(2):upper())
+        end,
+      })
+      stream:write("abcd")
+      test.equal(stream:read(2), "CD")
+    end,
+
+    ["steps that cannot be played are refused"] = function()
+      test.raises("steps must be a table, not a nil", test.stream)
+      local function refused(message, step)
+        test.raises("step 2 of a stream: " .. message, test.stream, { { close = true }, step })
+      end
+      refused("a string, not a table or a function", "hello")
+      refused("both `close` and `reset`", { close = true, reset = true })
+      refused("unknown key `wait` (known are cut, close, expect,", { wait = 1 })
+      refused("`send` must be a string, not a number", { send = 5 })
+      refused("nothing to do", {})
+      refused("`cut` goes with `send` and is an integer from 1 on", { expect = "a", cut = 1 })
+      refused("`cut` goes with `send` and is an integer from 1 on", { send = "a", cut = 0 })
     end,
   },
 }

@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, Ordering},
+        mpsc::{self, SyncSender},
     },
     time::Duration,
 };
@@ -95,17 +96,35 @@ impl From<mlua::Error> for RunError {
 /// Stops a runtime from another thread or a signal handler's thread.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    state: Arc<(AtomicBool, AtomicI32)>,
+    orders: Arc<Orders>,
     waker: Arc<Waker>,
+}
+
+/// What other threads want of the loop.
+#[derive(Debug, Default)]
+struct Orders {
+    stop: AtomicBool,
+    status: AtomicI32,
+    /// Who wants to know what the tasks do.
+    list: Mutex<Option<SyncSender<Vec<String>>>>,
 }
 
 impl Handle {
     /// Asks the running script to end, as SIGTERM does; [`Runtime::run_source`] then answers `status`.
     pub fn stop(&self, status: i32) {
-        self.state.1.store(status, Ordering::Relaxed);
-        self.state.0.store(true, Ordering::Release);
+        self.orders.status.store(status, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Release);
         // The loop is woken or has ended; there is nothing else to do with a failure.
         let _ = self.waker.wake();
+    }
+
+    /// A line for each live task: its name, and what it waits for. `None` when the loop does not
+    /// answer within `time`: a script hogs it, or it has ended.
+    pub fn describe_tasks(&self, time: Duration) -> Option<Vec<String>> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        *self.orders.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.waker.wake().ok()?;
+        answer.recv_timeout(time).ok()
     }
 }
 
@@ -249,7 +268,7 @@ impl Builder {
             signals,
             grace: self.grace.unwrap_or(GRACE),
             report: self.report,
-            handle: Handle { state: Arc::default(), waker },
+            handle: Handle { orders: Arc::default(), waker },
         })
     }
 }
@@ -320,7 +339,7 @@ impl Runtime {
     /// See [`Runtime::run_source`].
     pub fn run(&self, main: Function) -> Result<i32, RunError> {
         self.control.stop.set(None);
-        self.handle.state.0.store(false, Ordering::Release);
+        self.handle.orders.stop.store(false, Ordering::Release);
         let mut run = Run {
             main: self.spawn("main", main, self.arguments.clone())?,
             failure: None,
@@ -478,8 +497,13 @@ impl Runtime {
                 }
             }
         }
-        if self.handle.state.0.swap(false, Ordering::Acquire) {
-            self.control.request_stop(self.handle.state.1.load(Ordering::Relaxed));
+        let orders = &self.handle.orders;
+        if let Some(sender) = orders.list.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Who asked may have given up meanwhile.
+            let _ = sender.try_send(self.shared.core.borrow().describe_tasks());
+        }
+        if orders.stop.swap(false, Ordering::Acquire) {
+            self.control.request_stop(orders.status.load(Ordering::Relaxed));
         }
         if let (Some(status), false) = (self.control.stop.get(), run.stopping) {
             run.stopping = true;
@@ -536,8 +560,9 @@ impl Runtime {
     }
 }
 
-/// A script without its `#!` line; the line stays, so that line numbers are right.
+/// A script without a byte order mark and its `#!` line; the line stays, so that line numbers are right.
 fn without_shebang(source: &[u8]) -> &[u8] {
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     if !source.starts_with(b"#") {
         return source;
     }

@@ -3,23 +3,24 @@
 mod chunk;
 
 use std::{
-    cell::RefCell,
     collections::{BTreeSet, HashSet},
     fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
-    rc::Rc,
 };
 
 use chunk::Use;
-use moonwire_runtime::mlua::{self, Lua, Value, chunk::ChunkMode};
+use moonwire_runtime::{
+    RunError,
+    mlua::{self, Lua, LuaString, Table, Value, chunk::ChunkMode},
+};
 
 use super::{
     FAILED, USAGE,
     files::{lua_files, module_roots},
     output::{complain, say},
-    run::{describe, without_shebang},
+    run::describe,
 };
 
 /// Look for mistakes in Lua files without running them
@@ -125,32 +126,36 @@ fn compile(lua: &Lua, source: &[u8]) -> Result<Vec<(u32, Use)>, String> {
     }
 }
 
+/// A script's text without a byte order mark and a first line for the shell; line numbers stay.
+fn without_shebang(source: &[u8]) -> &[u8] {
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+    match source {
+        [b'#', ..] => &source[source.iter().position(|byte| *byte == b'\n').unwrap_or(source.len())..],
+        _ => source,
+    }
+}
+
 /// The names that a script finds in a new runtime.
-#[derive(Default)]
 struct Known {
     globals: HashSet<String>,
     modules: HashSet<String>,
 }
 
 impl Known {
-    fn of_runtime() -> mlua::Result<Self> {
-        let known = Rc::new(RefCell::new(Known::default()));
-        let to = Rc::clone(&known);
-        let runtime = moonwire::builder()
-            .module("check.host", move |lua| {
-                let to = Rc::clone(&to);
-                let take = lua.create_function(move |_, (globals, modules): (Vec<String>, Vec<String>)| {
-                    *to.borrow_mut() =
-                        Known { globals: globals.into_iter().collect(), modules: modules.into_iter().collect() };
-                    Ok(())
-                })?;
-                Ok(Value::Function(take))
-            })
-            .build()?;
-        runtime.run_source("=moonwire check", include_str!("check/names.lua")).map_err(mlua::Error::external)?;
-        let mut known = known.take();
-        known.modules.extend(moonwire::SOURCES.iter().map(|(name, _)| (*name).to_owned()));
-        Ok(known)
+    fn of_runtime() -> Result<Self, RunError> {
+        let runtime = moonwire::builder().build()?;
+        let names = |table: &Table| {
+            table
+                .pairs::<LuaString, Value>()
+                .map(|pair| Ok(pair?.0.to_string_lossy()))
+                .collect::<mlua::Result<Vec<_>>>()
+        };
+        let globals = runtime.lua().globals();
+        let package: Table = globals.get("package")?;
+        let mut modules: HashSet<String> = moonwire::SOURCES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        modules.extend(names(&package.get("loaded")?)?);
+        modules.extend(names(&package.get("preload")?)?);
+        Ok(Self { globals: names(&globals)?.into_iter().chain([String::from("arg")]).collect(), modules })
     }
 
     fn lack_of_module(&self, name: &str, roots: &[PathBuf]) -> Option<String> {

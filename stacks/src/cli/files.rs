@@ -40,17 +40,21 @@ fn walk(folder: &Path, wanted: fn(&str) -> bool, found: &mut Vec<PathBuf>) -> io
 /// The folders in which the modules that `file` requires may be: its own, for a test also the one of what it tests,
 /// and those named on the command line.
 pub fn module_roots(file: &Path, named: &[PathBuf]) -> Vec<PathBuf> {
-    let folder = |path: &Path| match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => path.to_owned(),
-    };
-    let mut roots = vec![folder(file)];
+    let mut roots = vec![folder_of(file)];
     for ancestor in file.ancestors().skip(1) {
         if ancestor.file_name().is_some_and(|name| name == "test" || name == "tests") {
-            roots.push(folder(ancestor));
+            roots.push(folder_of(ancestor));
         }
     }
-    roots.extend(named.iter().map(|path| if path.is_dir() { path.clone() } else { folder(path) }));
+    roots.extend(named.iter().map(|path| if path.is_dir() { path.clone() } else { folder_of(path) }));
     roots
+}
+
+/// The folder a file is in.
+pub fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => file.to_owned(),
+    }
 }

@@ -2,12 +2,15 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
+    fs,
+    io::{self, Read},
     path::Path,
     process::ExitCode,
 };
 
-use super::{FAILED, USAGE, output::complain};
+use moonwire_runtime::{RunError, Runtime, mlua};
+
+use super::{FAILED, USAGE, files::folder_of, output::complain};
 
 /// Runs a script until all its tasks have ended.
 pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
@@ -19,21 +22,11 @@ pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let name = if script == "-" { "=stdin".to_owned() } else { format!("@{}", script.display()) };
-    let folder = match Path::new(script).parent() {
-        Some(folder) if script != "-" && !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let built = moonwire::builder()
-        .arguments(&script.to_string_lossy(), arguments.iter().map(|text| text.to_string_lossy().into_owned()))
-        .search_path(folder)
-        .signals(true)
-        .build();
-    let outcome = match built {
-        Ok(runtime) => runtime.run_source(&name, without_shebang(&source)),
-        Err(error) => Err(error.into()),
-    };
+    let outcome =
+        build(script, arguments).map_err(RunError::from).and_then(|runtime| runtime.run_source(&name, source));
     match outcome {
-        Ok(status) => ExitCode::from(status.clamp(0, 255) as u8),
+        // The system keeps eight bits of a status.
+        Ok(status) => ExitCode::from((status & 0xff) as u8),
         Err(error) => {
             complain(format_args!("moonwire: {error}"));
             ExitCode::from(FAILED)
@@ -41,22 +34,21 @@ pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
     }
 }
 
+fn build(script: &OsStr, arguments: &[OsString]) -> mlua::Result<Runtime> {
+    moonwire::builder()
+        .arguments(&script.to_string_lossy(), arguments.iter().map(|argument| argument.to_string_lossy().into_owned()))
+        .search_path(folder_of(Path::new(script)))
+        .signals(true)
+        .build()
+}
+
 fn read(script: &OsStr) -> io::Result<Vec<u8>> {
     if script == "-" {
         let mut source = Vec::new();
-        io::Read::read_to_end(&mut io::stdin().lock(), &mut source)?;
+        io::stdin().lock().read_to_end(&mut source)?;
         return Ok(source);
     }
     fs::read(Path::new(script))
-}
-
-/// A script's text without a byte order mark and a first line for the shell; line numbers stay.
-pub fn without_shebang(source: &[u8]) -> &[u8] {
-    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
-    match source {
-        [b'#', ..] => &source[source.iter().position(|byte| *byte == b'\n').unwrap_or(source.len())..],
-        _ => source,
-    }
 }
 
 /// The system's words as they read in the middle of a line.

@@ -162,6 +162,7 @@ impl Worker {
         let mut command = Command::new(env::current_exe()?);
         command.arg("test").arg("--worker").arg(first.to_string()).arg("--seed").arg(seed.to_string());
         command.arg(format!("--filter={}", options.filter));
+        command.arg(format!("--timeout={}", options.timeout.as_secs_f64()));
         if options.real_clock {
             command.arg("--real-clock");
         }
@@ -188,16 +189,19 @@ impl Worker {
     /// Follows the process to its end. Answers the number of the test that took it along, if one did.
     fn run(&mut self, options: &Options, file: &Path, report: &mut Report) -> Option<usize> {
         let mut names = Vec::new();
-        let mut running: Option<usize> = None;
+        let mut last: Option<usize> = None;
+        let mut is_running = true;
         let mut since = Instant::now();
-        let case = |names: &[String], running: Option<usize>, outcome, seconds| Case {
+        let case = |names: &[String], last: Option<usize>, outcome, seconds| Case {
             file: file.to_owned(),
-            name: running.and_then(|number| names.get(number - 1)).map_or("the file itself", String::as_str).to_owned(),
+            name: last.and_then(|number| names.get(number - 1)).map_or("the file itself", String::as_str).to_owned(),
             outcome,
             seconds,
         };
+        // The worker itself ends a test that takes too long, unless it cannot.
+        let limit = options.timeout.saturating_add(Duration::from_secs(5));
         let why = loop {
-            let line = match self.output.recv_timeout(options.timeout.saturating_sub(since.elapsed())) {
+            let line = match self.output.recv_timeout(limit.saturating_sub(since.elapsed())) {
                 Ok(line) => line,
                 Err(why) => break why,
             };
@@ -214,26 +218,29 @@ impl Worker {
                     continue;
                 }
                 Some(Event::Begin { number }) => {
-                    running = Some(number);
+                    last = Some(number);
+                    is_running = true;
                     since = Instant::now();
                     continue;
                 }
                 Some(Event::Passed { seconds }) => (Outcome::Passed, seconds),
                 Some(Event::Skipped { reason, seconds }) => (Outcome::Skipped { reason }, seconds),
                 Some(Event::Failed { message, trace, seconds }) => (Outcome::Failed { message, trace }, seconds),
-                Some(Event::Broken { message, trace }) => (Outcome::Failed { message, trace }, 0.0),
                 Some(Event::Done) => return None,
+                Some(Event::Lost) => return last,
             };
-            report.add(case(&names, running.take(), outcome, seconds));
+            report.add(case(&names, last, outcome, seconds));
+            is_running = false;
             since = Instant::now();
         };
         let message = match why {
             RecvTimeoutError::Timeout => format!("did not end within {:?}", options.timeout),
             RecvTimeoutError::Disconnected => self.last_words(),
         };
+        let last = last.filter(|_| is_running);
         let outcome = Outcome::Failed { message, trace: String::new() };
-        report.add(case(&names, running, outcome, since.elapsed().as_secs_f64()));
-        running
+        report.add(case(&names, last, outcome, since.elapsed().as_secs_f64()));
+        last
     }
 
     /// How a process ended that said nothing.

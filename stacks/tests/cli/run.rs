@@ -8,6 +8,26 @@ fn a_script_runs_and_its_end_is_success() {
 }
 
 #[test]
+fn everything_after_the_script_is_its_arguments() {
+    let script = "print(arg[0], #arg, ...) for i, v in ipairs(arg) do assert(v == select(i, ...)) end";
+    let folder = Folder::new("arguments").with("a.lua", script);
+    folder.moonwire(&["a.lua", "--count", "3", "", "--help", "check"]).is(
+        0,
+        "a.lua\t5\t--count\t3\t\t--help\tcheck\n",
+        "",
+    );
+    folder.moonwire(&["a.lua"]).is(0, "a.lua\t0\n", "");
+    folder.moonwire(&["--", "a.lua", "-x"]).is(0, "a.lua\t1\t-x\n", "");
+}
+
+#[test]
+fn a_script_comes_from_standard_input() {
+    let folder = Folder::new("stdin");
+    folder.moonwire_reading("print(arg[0], ...)", &["-", "x"]).is(0, "-\tx\n", "");
+    folder.moonwire_reading("\n\nerror('boom')", &["-"]).complains(1, "stdin:3: boom");
+}
+
+#[test]
 fn a_first_line_for_the_shell_is_skipped_and_lines_are_counted_with_it() {
     let folder = Folder::new("shebang")
         .with("a.lua", "#!/usr/bin/env moonwire\nprint('ran')")
@@ -51,6 +71,19 @@ fn a_script_that_cannot_be_read_is_one_clear_line() {
     let folder = Folder::new("unreadable").with("folder/a.lua", "");
     folder.moonwire(&["none.lua"]).is(2, "", "moonwire: cannot read none.lua: no such file or directory\n");
     folder.moonwire(&["folder"]).is(2, "", "moonwire: cannot read folder: is a directory\n");
+}
+
+#[test]
+fn modules_beside_the_script_are_found_from_anywhere_and_before_embedded_ones() {
+    let folder = Folder::new("modules")
+        .with("app/main.lua", "print(require('helper'), require('deep.er'), require('package_').name)")
+        .with("app/helper.lua", "return 'helper'")
+        .with("app/deep/er.lua", "return ...")
+        .with("app/package_/init.lua", "return { name = ... }")
+        .with("app/own.lua", "print((require('test')))")
+        .with("app/test.lua", "return 'my own test'");
+    folder.moonwire(&["app/main.lua"]).is(0, "helper\tdeep.er\tpackage_\n", "");
+    folder.moonwire(&["app/own.lua"]).is(0, "my own test\n", "");
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn a_test_that_never_ends_fails_and_the_rest_runs() {
 }";
     let began = Instant::now();
     let answer = Folder::new("test_busy").with("a_test.lua", tests).moonwire(&["test", "--timeout", "0.5"]);
-    answer.says(1, "failed a_test.lua: one never ends\n  did not end within 500ms");
+    answer.says(1, "failed a_test.lua: one never ends\n  did not end within 500ms, and does not wait for anything\n");
     answer.says(1, "passed a_test.lua: two passes\n");
     assert_eq!(answer.last_line(), "1 passed, 1 failed, 0 skipped");
     assert!(began.elapsed().as_secs() < 30, "the limit of a test is not kept");
@@ -318,4 +318,130 @@ fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
         assert!(began.elapsed().as_secs() < 60, "it did not come");
         thread::yield_now();
     }
+}
+
+#[test]
+fn the_example_at_the_head_of_the_test_support_runs() {
+    let head = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../lua/test.lua")).unwrap();
+    let example: Vec<&str> = head
+        .lines()
+        .take_while(|line| line.starts_with("---"))
+        .filter_map(|line| line.strip_prefix("---     ").or((line == "---").then_some("")))
+        .collect();
+    let folder = Folder::new("test_example").with("head_test.lua", example.join("\n"));
+    folder.moonwire(&["test"]).is(
+        0,
+        "\
+passed head_test.lua: a line split at any byte is one line
+passed head_test.lua: a greeting that comes byte by byte is answered
+2 passed, 0 failed, 0 skipped
+",
+        "",
+    );
+}
+
+#[test]
+fn an_hour_on_the_clock_takes_no_time_unless_the_real_clock_is_asked_for() {
+    let tests = "
+local cosocket = require('cosocket')
+local test = require('test')
+return {
+  ['an hour passes'] = function()
+    local began = cosocket.now()
+    cosocket.sleep(3600)
+    test.near(cosocket.now() - began, 3600, 0.001)
+  end,
+}";
+    let folder = Folder::new("test_clock").with("a_test.lua", tests);
+    let began = Instant::now();
+    assert_eq!(folder.moonwire(&["test"]).last_line(), "1 passed, 0 failed, 0 skipped");
+    assert!(began.elapsed().as_secs() < 60, "the virtual clock waits");
+    let real = folder.moonwire(&["test", "--real-clock", "--timeout", "0.5"]);
+    real.says(1, "an hour passes\n  did not end within 500ms");
+}
+
+const HANGS: &str = "
+local cosocket = require('cosocket')
+return {
+  ['nobody writes'] = function()
+    local stream, other = cosocket.pair()
+    cosocket.spawn('the reader', function() stream:read() end)
+    if listen then listen() end
+    cosocket.event():wait()
+    other:close()
+  end,
+  ['the next one runs'] = function() end,
+}";
+
+#[test]
+fn tasks_that_wait_for_each_other_fail_their_test_at_once() {
+    let began = Instant::now();
+    let answer = Folder::new("test_deadlock").with("a_test.lua", HANGS).moonwire(&["test"]);
+    answer.says(1, "failed a_test.lua: nobody writes\n  every task waits for another:\n");
+    answer.says(1, " the reader: waits in read");
+    answer.says(1, " nobody writes: waits in event:wait");
+    answer.says(1, "passed a_test.lua: the next one runs\n");
+    assert_eq!(answer.last_line(), "1 passed, 1 failed, 0 skipped");
+    assert!(began.elapsed().as_secs() < 30, "the limit was waited for");
+}
+
+#[test]
+fn a_test_that_waits_for_the_outside_fails_with_its_tasks_when_its_time_is_up() {
+    let listens = "function listen()
+  local listener = require('cosocket').listen('tcp://127.0.0.1:0')
+  require('cosocket').spawn('the server', function() listener:accept() end)
+end";
+    let folder = Folder::new("test_hang").with("a_test.lua", format!("{listens}\n{HANGS}"));
+    for clock in [&["test", "--timeout", "0.5"][..], &["test", "--timeout", "0.5", "--real-clock"]] {
+        let answer = folder.moonwire(clock);
+        answer.says(1, "failed a_test.lua: nobody writes\n  did not end within 500ms; its tasks:\n");
+        answer.says(1, " the reader: waits in read");
+        answer.says(1, " the server: waits in accept");
+        answer.says(1, "passed a_test.lua: the next one runs\n");
+        assert_eq!(answer.last_line(), "1 passed, 1 failed, 0 skipped");
+    }
+}
+
+#[test]
+fn tasks_that_a_test_leaves_behind_are_cancelled() {
+    let tests = "
+local cosocket = require('cosocket')
+local closed = 0
+return {
+  ['one leaves tasks behind'] = function()
+    for _ = 1, 3 do
+      cosocket.spawn(function()
+        local mark <close> = setmetatable({}, { __close = function() closed = closed + 1 end })
+        cosocket.event():wait()
+      end)
+    end
+    cosocket.sleep(0)
+  end,
+  ['two finds them gone'] = function()
+    assert(closed == 3, closed)
+    assert(#cosocket.tasks() <= 2, #cosocket.tasks())
+  end,
+}";
+    let answer = Folder::new("test_left_over").with("a_test.lua", tests).moonwire(&["test"]);
+    assert_eq!(answer.last_line(), "2 passed, 0 failed, 0 skipped", "{answer:?}");
+}
+
+#[test]
+fn an_error_in_a_task_of_the_test_fails_it_with_the_way_through_the_tasks() {
+    let tests = "
+local cosocket = require('cosocket')
+return {
+  ['a child fails'] = function()
+    cosocket.spawn('child', function()
+      local function deep() error('boom') end
+      deep()
+    end)
+    cosocket.event():wait()
+  end,
+}";
+    let answer = Folder::new("test_child").with("a_test.lua", tests).moonwire(&["test"]);
+    answer.says(1, "failed a_test.lua: a child fails\n  a_test.lua:6: boom\n");
+    answer.says(1, "traceback:\n");
+    answer.says(1, "in child:");
+    answer.says(1, "a_test.lua:7: in ");
 }

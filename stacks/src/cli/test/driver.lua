@@ -6,8 +6,9 @@ local host = require("test.host")
 local run = require("test.run")
 local show = require("test.show")
 local stream = require("test.stream")
+-- Tests get this one, even where a project has a file of that name.
+require("test")
 
--- Only now: a project may have a file of the name of one of the modules above.
 package.path = host.path .. package.path
 
 -- What a test prints before it hangs must not be lost with it.
@@ -17,24 +18,44 @@ stdout:setvbuf("line")
 local OWN_SOURCE = debug.getinfo(1, "S").short_src
 
 --- Raised in a test's group when the test is over: whatever it left running is cancelled.
-local OVER = {}
+local OVER = setmetatable({}, { __tostring = function() return "the test is over" end })
 
---- What an error says, and the way that led to it.
+--- An error as text.
 local function describe(err)
   if type(err) == "table" and not (getmetatable(err) or {}).__tostring then return "error: " .. show.value(err) end
   return tostring(err)
 end
 
---- The traceback of the caller, without the frames of this file and of the checks.
-local function trace()
-  local lines = {}
-  for line in debug.traceback("", 3):gmatch("\n\t([^\n]+)") do
-    if line:sub(1, #OWN_SOURCE + 1) == OWN_SOURCE .. ":" then break end
-    if not run.is_hidden(line:match("^(.-):") or "") then lines[#lines + 1] = line end
+--- A traceback without the frames of this file and of the checks, which are everywhere the same.
+---@param text string
+---@return string[]
+local function steps_of(text)
+  local steps = {}
+  for line in text:gmatch("[^\n]+") do
+    line = line:gsub("^%s+", "")
+    local source = line:match("^(.-):%d*:? in ") or line:match("^(.-): in ")
+    local is_ours = source == OWN_SOURCE or source == "[cosocket]" or run.is_hidden(source or "")
+    local is_plumbing = line:find("^%[C%]: in ") or line:find("^%(%.%.%.tail calls%.%.%.%)") or line == "stack traceback:"
+    if not is_ours and not is_plumbing then steps[#steps + 1] = line end
   end
-  if lines[#lines] and lines[#lines]:find("^%[C%]: in function 'xpcall'") then lines[#lines] = nil end
-  while lines[1] and lines[1]:find("^%[C%]: in function 'error'") do table.remove(lines, 1) end
-  return table.concat(lines, "\n")
+  -- A task of which nothing is left.
+  for i = #steps, 1, -1 do
+    if steps[i]:find("^in .*:$") and (not steps[i + 1] or steps[i + 1]:find("^in .*:$")) then table.remove(steps, i) end
+  end
+  return steps
+end
+
+--- The way to an error, unless it is one step that the message tells already.
+---@param message string
+---@param ... string Tracebacks, the inner ones first.
+---@return string
+local function way_to(message, ...)
+  local steps = {}
+  for _, text in ipairs({ ... }) do
+    for _, step in ipairs(steps_of(text)) do steps[#steps + 1] = step end
+  end
+  if #steps == 1 and steps[1]:match("^.-:%d+:") == message:match("^.-:%d+:") then return "" end
+  return table.concat(steps, "\n")
 end
 
 --- Flattens groups; the order is that of the file.
@@ -59,41 +80,63 @@ local function by_place(one, other)
   return one.name < other.name
 end
 
---- Runs one test and reports how it ended. Answers whether it is worth going on.
----@return boolean
+--- Runs one test in a task of its own.
+---
+--- The error of such a task, with the way it took through other tasks, comes back from the runtime.
+---@return test.Run state
+---@return string? message What the test failed with.
+---@return string? way
 local function run_case(case)
   local state = run.begin(host.seed)
-  local way
-  local function body()
-    local ok, err = xpcall(case.run, function(err)
-      way = trace()
-      return err
+  local ended = cosocket.event()
+  local raised, way
+  cosocket.spawn(case.name, function()
+    local mark <close> = setmetatable({}, { __close = function() ended:set() end })
+    cosocket.group(function()
+      local ok, err = xpcall(case.run, function(err)
+        raised, way = err, debug.traceback("", 2)
+        return err
+      end)
+      if not ok then error(err, 0) end
+      stream.finish(state.scripts)
+      error(OVER, 0)
     end)
-    if not ok then error(err, 0) end
-    stream.finish(state.scripts)
-    -- A check that failed fails its test, whoever caught the error.
-    local failure = state.failures[1]
-    if failure then error(failure .. "\n  (the error was caught before it could end the test)", 0) end
+  end)
+  ended:wait()
+  local is_over = false
+  for _, failure in ipairs(host.failures()) do
+    if failure.message == tostring(OVER) then
+      is_over = true
+    elseif raised ~= nil and failure.message == tostring(raised) then
+      local message = describe(raised)
+      return state, message, way_to(message, way, failure.traceback)
+    else
+      return state, failure.message, way_to(failure.message, failure.traceback)
+    end
   end
-  local function in_task()
-    if cosocket.spawn then cosocket.spawn(case.name, body):join() else body() end
-    error(OVER, 0)
+  if state.failures[1] then
+    return state, state.failures[1] .. "\n  (the error was caught before it could end the test)", ""
   end
-  local _, err = pcall(cosocket.group or in_task, in_task)
+  if not is_over then return state, "was cancelled from outside", "" end
+  return state
+end
+
+--- Tells how a test ended. Answers whether it passed or was skipped.
+---@param state test.Run
+---@param message? string
+---@param way? string
+---@return boolean
+local function report(state, message, way)
   stdout:flush()
-  local reason = run.skip_reason(err)
-  if reason then
-    host.skipped(reason)
-  elseif err == OVER then
+  if not message then
     host.passed()
+  elseif state.skipped and message == tostring(state.skipped) then
+    host.skipped(state.skipped.reason)
   else
-    local message = describe(err)
-    -- A way of one step that the message tells already.
-    if way and not way:find("\n") and way:match("^(.-:%d+:)") == message:match("^(.-:%d+:)") then way = nil end
     if state.context then message = ("%s\n  (%s)"):format(message, state.context) end
     if state.random_count > 0 then message = ("%s\n  (repeat with --seed %d)"):format(message, state.seed) end
     host.failed(message, way)
-    return not host.fail_fast
+    return false
   end
   return true
 end
@@ -114,9 +157,10 @@ local function load_cases()
   return cases
 end
 
-local way
+local state = run.begin(host.seed)
+local way = ""
 local loaded, cases = xpcall(load_cases, function(err)
-  way = trace()
+  way = debug.traceback("", 2)
   return err
 end)
 if loaded then
@@ -125,14 +169,15 @@ if loaded then
   host.plan(names)
   for i = host.first, #cases do
     host.begin(i)
-    if not run_case(cases[i]) then break end
+    if not report(run_case(cases[i])) and host.fail_fast then break end
   end
-elseif run.skip_reason(cases) then
+elseif state.skipped and rawequal(cases, state.skipped) then
   host.plan({ "the whole file" })
   host.begin(1)
-  host.skipped(run.skip_reason(cases))
+  report(state, tostring(state.skipped))
 else
   stdout:flush()
-  host.broken(describe(cases), way)
+  local message = describe(cases)
+  host.failed(message, way_to(message, way))
 end
 host.done()

@@ -24,13 +24,10 @@ pub enum Event {
         trace: String,
         seconds: f64,
     },
-    /// The file could not be loaded.
-    Broken {
-        message: String,
-        trace: String,
-    },
-    /// Nothing more will come.
+    /// Every test has run that is to run.
     Done,
+    /// The last test took this process along; the rest needs another.
+    Lost,
 }
 
 /// Stands before an event; nobody prints this by chance.

@@ -1,32 +1,56 @@
 //! The process that runs the tests of one file: a runtime, `driver.lua` in it, and the way back to the parent.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     io::{self, Write},
     os::unix::process::parent_id,
     path::PathBuf,
     process::{self, ExitCode},
     rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use moonwire_runtime::mlua::{self, Lua, LuaString, Table};
+use moonwire_runtime::{
+    Handle, RunError, TaskFailure,
+    mlua::{self, Lua, LuaString, Table},
+};
 
 use super::{Event, Options};
-use crate::cli::{FAILED, files::module_roots, output::complain};
+use crate::cli::{FAILED, files::module_roots};
 
 const DRIVER: &str = include_str!("driver.lua");
 
 /// Runs the tests of the one file in `options`, from the test numbered `first` on.
 pub fn work(options: &Options, first: usize) -> ExitCode {
-    follow_parent();
+    let running = Arc::new(Running::new());
+    match run(options, first, &running) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            let message = match error {
+                RunError::Deadlock(tasks) => {
+                    format!("every task waits for another:\n  {}", tasks.join("\n  "))
+                }
+                error => error.to_string(),
+            };
+            running.lose(message);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(options: &Options, first: usize, running: &Arc<Running>) -> Result<i32, RunError> {
     let file = options.paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let path = search_path(&options.paths);
     let (filter, seed, fail_fast) = (options.filter.clone(), options.seed, options.fail_fast);
+    let failures = Failures::default();
+    let (reported, to) = (Rc::clone(&failures), Arc::clone(running));
     let runtime = moonwire::builder()
+        .virtual_clock(!options.real_clock)
+        .on_task_failure(move |failure| failures.borrow_mut().push(failure.clone()))
         .module("test.host", move |lua| {
-            let host = host(lua)?;
+            let host = host(lua, &to, &reported)?;
             host.set("file", file.as_str())?;
             host.set("path", path.as_str())?;
             host.set("filter", filter.as_str())?;
@@ -35,14 +59,63 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
             host.set("fail_fast", fail_fast)?;
             Ok(mlua::Value::Table(host))
         })
-        .build();
-    match runtime.and_then(|runtime| runtime.run_source("=moonwire test", DRIVER).map_err(mlua::Error::external)) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(format_args!("moonwire test: {error}"));
-            ExitCode::from(FAILED)
+        .build()?;
+    watch(runtime.handle(), Arc::clone(running), options.timeout);
+    runtime.run_source("=moonwire test", DRIVER)
+}
+
+/// Tasks that failed and that nobody joined.
+type Failures = Rc<RefCell<Vec<TaskFailure>>>;
+
+/// When the running test began; taken away by whoever ends it first.
+struct Running(Mutex<Option<Instant>>);
+
+impl Running {
+    /// Loading the file counts as the first test.
+    fn new() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) {
+        *self.lock() = Some(Instant::now());
+    }
+
+    /// Tells how the running test ended, if there is one.
+    fn end(&self, event: impl FnOnce(f64) -> Event) {
+        if let Some(since) = self.lock().take() {
+            tell(&event(since.elapsed().as_secs_f64()));
         }
     }
+
+    /// Tells that the running test failed and cannot be followed by another in this process.
+    fn lose(&self, message: String) {
+        self.end(|seconds| Event::Failed { message, trace: String::new(), seconds });
+        tell(&Event::Lost);
+    }
+
+    fn is_over(&self, limit: Duration) -> bool {
+        self.lock().is_some_and(|since| since.elapsed() > limit)
+    }
+}
+
+/// Ends the process when its parent has gone, and a test that takes too long.
+fn watch(handle: Handle, running: Arc<Running>, limit: Duration) {
+    let parent = parent_id();
+    thread::spawn(move || {
+        while parent_id() == parent && !running.is_over(limit) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let doing = match handle.describe_tasks(Duration::from_secs(1)) {
+            Some(tasks) => format!("; its tasks:\n  {}", tasks.join("\n  ")),
+            None => ", and does not wait for anything".to_owned(),
+        };
+        running.lose(format!("did not end within {limit:?}{doing}"));
+        process::exit(FAILED.into());
+    });
 }
 
 /// What stands before Lua's own `package.path`.
@@ -51,83 +124,69 @@ fn search_path(files: &[PathBuf]) -> String {
     roots.map(|root| format!("{0}/?.lua;{0}/?/init.lua;", root.display())).collect()
 }
 
-/// Ends this process when its parent has gone: a test that hangs must not stay behind.
-fn follow_parent() {
-    let parent = parent_id();
-    thread::spawn(move || {
-        while parent_id() == parent {
-            thread::sleep(Duration::from_millis(500));
-        }
-        process::exit(FAILED.into());
-    });
-}
-
 /// The module `test.host`, through which the driver reports. It flushes Lua's own output before.
-fn host(lua: &Lua) -> mlua::Result<Table> {
+fn host(lua: &Lua, running: &Arc<Running>, failures: &Failures) -> mlua::Result<Table> {
     let host = lua.create_table()?;
-    let since = Rc::new(Cell::new(Instant::now()));
-    let begun = Rc::clone(&since);
-    host.set(
-        "begin",
-        lua.create_function(move |_, number| {
-            begun.set(Instant::now());
-            tell(&Event::Begin { number })
-        })?,
-    )?;
-    host.set(
-        "plan",
-        lua.create_function(|_, names: Vec<LuaString>| {
-            tell(&Event::Plan { names: names.iter().map(LuaString::to_string_lossy).collect() })
-        })?,
-    )?;
-    let begun = Rc::clone(&since);
-    host.set(
-        "passed",
-        lua.create_function(move |_, ()| tell(&Event::Passed { seconds: begun.get().elapsed().as_secs_f64() }))?,
-    )?;
-    let begun = Rc::clone(&since);
-    host.set(
-        "skipped",
-        lua.create_function(move |_, reason: LuaString| {
-            tell(&Event::Skipped { reason: reason.to_string_lossy(), seconds: begun.get().elapsed().as_secs_f64() })
-        })?,
-    )?;
-    host.set(
-        "failed",
-        lua.create_function(move |_, (message, trace): (LuaString, Option<LuaString>)| {
-            tell(&Event::Failed {
-                message: message.to_string_lossy(),
-                trace: trace.map(|trace| trace.to_string_lossy()).unwrap_or_default(),
-                seconds: since.get().elapsed().as_secs_f64(),
-            })
-        })?,
-    )?;
-    host.set(
-        "broken",
-        lua.create_function(|_, (message, trace): (LuaString, Option<LuaString>)| {
-            tell(&Event::Broken {
-                message: message.to_string_lossy(),
-                trace: trace.map(|trace| trace.to_string_lossy()).unwrap_or_default(),
-            })
-        })?,
-    )?;
-    host.set(
-        "done",
-        lua.create_function(|_, ()| -> mlua::Result<()> {
-            tell(&Event::Done)?;
-            // Tasks that the file itself started may live on; the process does not wait for them.
-            process::exit(0)
-        })?,
-    )?;
+    let to = Arc::clone(running);
+    let plan = move |_: &Lua, names: Vec<LuaString>| {
+        to.end(|_| Event::Plan { names: names.iter().map(LuaString::to_string_lossy).collect() });
+        Ok(())
+    };
+    host.set("plan", lua.create_function(plan)?)?;
+    let to = Arc::clone(running);
+    let begin = move |_: &Lua, number| {
+        tell(&Event::Begin { number });
+        to.begin();
+        Ok(())
+    };
+    host.set("begin", lua.create_function(begin)?)?;
+    let to = Arc::clone(running);
+    let passed = move |_: &Lua, ()| {
+        to.end(|seconds| Event::Passed { seconds });
+        Ok(())
+    };
+    host.set("passed", lua.create_function(passed)?)?;
+    let to = Arc::clone(running);
+    let skipped = move |_: &Lua, reason: LuaString| {
+        to.end(|seconds| Event::Skipped { reason: reason.to_string_lossy(), seconds });
+        Ok(())
+    };
+    host.set("skipped", lua.create_function(skipped)?)?;
+    let to = Arc::clone(running);
+    let failed = move |_: &Lua, (message, trace): (LuaString, LuaString)| {
+        let (message, trace) = (message.to_string_lossy(), trace.to_string_lossy());
+        to.end(|seconds| Event::Failed { message, trace, seconds });
+        Ok(())
+    };
+    host.set("failed", lua.create_function(failed)?)?;
+    let to = Rc::clone(failures);
+    let take_failures = move |lua: &Lua, ()| {
+        let tables = to.take().into_iter().map(|failure| {
+            let table = lua.create_table()?;
+            table.set("task", failure.task)?;
+            table.set("message", failure.message)?;
+            table.set("traceback", failure.traceback)?;
+            Ok(table)
+        });
+        tables.collect::<mlua::Result<Vec<_>>>()
+    };
+    host.set("failures", lua.create_function(take_failures)?)?;
+    let done = |_: &Lua, ()| -> mlua::Result<()> {
+        tell(&Event::Done);
+        // Tasks that the file itself started may live on; the process does not wait for them.
+        process::exit(0)
+    };
+    host.set("done", lua.create_function(done)?)?;
     Ok(host)
 }
 
-fn tell(event: &Event) -> mlua::Result<()> {
-    let line = event.to_line().map_err(mlua::Error::external)?;
+/// Sends an event to the parent.
+fn tell(event: &Event) {
     let mut out = io::stdout().lock();
-    if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+    let sent =
+        event.to_line().map_err(io::Error::from).and_then(|line| out.write_all(&line)).and_then(|()| out.flush());
+    if sent.is_err() {
         // The parent is gone, or has seen enough: nobody wants the rest.
         process::exit(FAILED.into());
     }
-    Ok(())
 }
