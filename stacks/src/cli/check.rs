@@ -45,7 +45,9 @@ pub fn check(options: &Options) -> ExitCode {
                 say(format_args!("{mistake}"));
             }
             if io::stdout().is_terminal() {
-                say(format_args!("{files} files, {} mistakes", mistakes.len()));
+                let plural = |count| if count == 1 { "" } else { "s" };
+                let wrong = mistakes.len();
+                say(format_args!("{files} file{}, {wrong} mistake{}", plural(files), plural(wrong)));
             }
             ExitCode::from(if mistakes.is_empty() { 0 } else { FAILED })
         }

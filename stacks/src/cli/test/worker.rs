@@ -28,13 +28,10 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
     match run(options, first, &running) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            let message = match error {
-                RunError::Deadlock(tasks) => {
-                    format!("every task waits for another:\n  {}", tasks.join("\n  "))
-                }
+            running.lose(match error {
+                RunError::Deadlock(tasks) => format!("every task waits for another:{}", listed(tasks)),
                 error => error.to_string(),
-            };
-            running.lose(message);
+            });
             ExitCode::from(FAILED)
         }
     }
@@ -110,12 +107,17 @@ fn watch(handle: Handle, running: Arc<Running>, limit: Duration) {
             thread::sleep(Duration::from_millis(20));
         }
         let doing = match handle.describe_tasks(Duration::from_secs(1)) {
-            Some(tasks) => format!("; its tasks:\n  {}", tasks.join("\n  ")),
+            Some(tasks) => format!("; its tasks:{}", listed(tasks)),
             None => ", and does not wait for anything".to_owned(),
         };
         running.lose(format!("did not end within {limit:?}{doing}"));
         process::exit(FAILED.into());
     });
+}
+
+/// The tasks of a test: all but the driver's.
+fn listed(tasks: Vec<String>) -> String {
+    tasks.iter().filter(|task| !task.starts_with("#1 main:")).map(|task| format!("\n  {task}")).collect()
 }
 
 /// What stands before Lua's own `package.path`.
