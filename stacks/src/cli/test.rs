@@ -169,6 +169,9 @@ impl Worker {
         if options.fail_fast {
             command.arg("--fail-fast");
         }
+        if options.list {
+            command.arg("--list");
+        }
         command.arg("--").arg(file).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let (lines, output) = mpsc::channel();
@@ -209,11 +212,10 @@ impl Worker {
             report.pass_on(printed);
             let (outcome, seconds) = match event {
                 None => continue,
-                Some(Event::Plan { names: planned }) if options.list => {
-                    report.list(file, &planned);
-                    return None;
-                }
                 Some(Event::Plan { names: planned }) => {
+                    if options.list {
+                        report.list(file, &planned);
+                    }
                     names = planned;
                     continue;
                 }

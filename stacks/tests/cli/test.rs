@@ -67,7 +67,7 @@ fn tests_run_in_the_order_of_the_file_and_groups_name_theirs() {
     let tests = "
 local function named() end
 return {
-  ['z first'] = function() end,
+  ['z first'] = function() print('ran') end,
   group = {
     ['y second'] = function() end,
     deeper = { ['x third'] = function() end },
@@ -165,6 +165,7 @@ fn a_whole_file_may_be_skipped() {
         "skipped a_test.lua: the whole file\nskipped a_test.lua: the whole file (no such system)\n0 passed, 0 failed, 1 skipped\n",
         "",
     );
+    folder.moonwire(&["test", "--list"]).is(0, "a_test.lua: the whole file\n", "");
 }
 
 #[test]

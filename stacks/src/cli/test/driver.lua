@@ -167,14 +167,16 @@ if loaded then
   local names = {}
   for i, case in ipairs(cases) do names[i] = case.name end
   host.plan(names)
-  for i = host.first, #cases do
+  for i = host.first, host.list and 0 or #cases do
     host.begin(i)
     if not report(run_case(cases[i])) and host.fail_fast then break end
   end
 elseif state.skipped and rawequal(cases, state.skipped) then
   host.plan({ "the whole file" })
-  host.begin(1)
-  report(state, tostring(state.skipped))
+  if not host.list then
+    host.begin(1)
+    report(state, tostring(state.skipped))
+  end
 else
   stdout:flush()
   local message = describe(cases)

@@ -40,7 +40,8 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
 fn run(options: &Options, first: usize, running: &Arc<Running>) -> Result<i32, RunError> {
     let file = options.paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let path = search_path(&options.paths);
-    let (filter, seed, fail_fast) = (options.filter.clone(), options.seed, options.fail_fast);
+    let (filter, seed) = (options.filter.clone(), options.seed);
+    let (fail_fast, list) = (options.fail_fast, options.list);
     let failures = Failures::default();
     let (reported, to) = (Rc::clone(&failures), Arc::clone(running));
     let runtime = moonwire::builder()
@@ -54,6 +55,7 @@ fn run(options: &Options, first: usize, running: &Arc<Running>) -> Result<i32, R
             host.set("first", first)?;
             host.set("seed", seed)?;
             host.set("fail_fast", fail_fast)?;
+            host.set("list", list)?;
             Ok(mlua::Value::Table(host))
         })
         .build()?;
