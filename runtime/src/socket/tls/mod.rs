@@ -158,11 +158,17 @@ impl Tls {
         if self.session.is_handshaking() {
             self.handshake(plain, ready)?;
         }
-        let n = self.session.writer().write_vectored(parts).map_err(TransportError::Io)?;
-        match self.flush(plain, ready) {
-            Err(TransportError::Blocked) if n > 0 => Ok(n),
-            Err(error) => Err(error),
-            Ok(()) => Ok(n),
+        let wanted = parts.iter().any(|part| !part.is_empty());
+        loop {
+            let n = self.session.writer().write_vectored(parts).map_err(TransportError::Io)?;
+            match self.flush(plain, ready) {
+                Err(TransportError::Blocked) if n > 0 => return Ok(n),
+                Err(error) => return Err(error),
+                // There was no room for plain text before the records left. The socket takes more, so no event
+                // would say that there is now.
+                Ok(()) if n == 0 && wanted => {}
+                Ok(()) => return Ok(n),
+            }
         }
     }
 
