@@ -30,15 +30,19 @@ Examples:
   moonwire test lua/test --filter \"split at any byte\"
 
 Environment:
-  MOONWIRE_LOG  what the module `log` lets through: error, warn, info, debug or trace
+  MOONWIRE_LOG  what the module `log` lets through: error, warn, info, debug or trace;
+                `warn,mqtt=debug` for one name apart
   NO_COLOR      when set, nothing is coloured
 
 Exit status:
-  0  the script ended well; nothing wrong was found; every test passed
-  1  the script raised an error; something wrong was found; a test failed
-  2  the command line cannot be followed, or a file cannot be read
+  0    the script ended well, or SIGTERM stopped it; nothing wrong was found; every test passed
+  1    the script raised an error; something wrong was found; a test failed
+  2    the command line cannot be followed, or a file cannot be read
+  130  SIGINT (Ctrl-C) stopped the script
+  A script that calls os.exit(N) ends with N.
 
-A running script stops on SIGTERM and SIGINT, and lists its tasks on SIGUSR1.";
+A running script stops on SIGTERM and SIGINT once it has said goodbye, at once on a second one, and lists
+its tasks on standard error on SIGUSR1.";
 
 /// Runs Lua scripts that talk to the network in plain sequential code.
 #[derive(Parser)]

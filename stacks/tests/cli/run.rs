@@ -1,5 +1,10 @@
 //! `moonwire SCRIPT [ARGUMENTS]...`
 
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+};
+
 use super::Folder;
 
 #[test]
@@ -127,4 +132,78 @@ fn unknown_options_are_refused() {
     folder.moonwire(&["--nonsense", "a.lua"]).complains(2, "--nonsense");
     folder.moonwire(&["test", "--nonsense"]).complains(2, "--nonsense");
     folder.moonwire(&["check", "--nonsense"]).complains(2, "--nonsense");
+}
+
+#[test]
+fn an_error_has_its_way_through_the_tasks() {
+    let script = "local cosocket = require('cosocket')
+cosocket.group(function()
+  cosocket.spawn('child', function()
+    local function deep() error('boom') end
+    deep()
+  end)
+  cosocket.sleep(60)
+end)";
+    let answer = Folder::new("through_tasks").with("a.lua", script).moonwire(&["a.lua"]);
+    for text in ["moonwire: a.lua:4: boom\n", "in child:\n", "a.lua:4: in local 'deep'\n", "a.lua:5: in function"] {
+        answer.complains(1, text);
+    }
+}
+
+#[test]
+fn an_error_of_another_task_is_told_and_the_script_goes_on() {
+    let script = "local cosocket = require('cosocket')
+cosocket.spawn('other', function() error('lost') end)
+cosocket.sleep(0)
+print('goes on')";
+    let answer = Folder::new("other_task").with("a.lua", script).moonwire(&["a.lua"]);
+    answer.complains(1, "other: a.lua:2: lost\n");
+    assert_eq!(answer.out, "goes on\n");
+}
+
+const WAITS: &str = "local cosocket = require('cosocket')
+cosocket.on_stop(function() print('goodbye') end)
+cosocket.spawn('sleeper', function()
+  local mark <close> = setmetatable({}, { __close = function() print('closed') end })
+  cosocket.sleep(3600)
+end)
+cosocket.sleep(0)
+print('ready')
+io.stdout:flush()
+cosocket.event():wait()";
+
+/// Runs [`WAITS`] and sends it the signals, one after the other. Answers status, output and errors.
+fn signalled(name: &str, signals: &[&str]) -> (Option<i32>, String, String) {
+    let folder = Folder::new(name).with("a.lua", WAITS);
+    let mut process = folder.command(&["a.lua"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(process.stdout.take().unwrap());
+    let mut err = BufReader::new(process.stderr.take().unwrap());
+    let (mut said, mut complained) = (String::new(), String::new());
+    out.read_line(&mut said).unwrap();
+    for signal in signals {
+        let kill = format!("kill -{signal} {}", process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        if *signal == "USR1" {
+            err.read_line(&mut complained).unwrap();
+            err.read_line(&mut complained).unwrap();
+        }
+    }
+    out.read_to_string(&mut said).unwrap();
+    err.read_to_string(&mut complained).unwrap();
+    (process.wait().unwrap().code(), said, complained)
+}
+
+#[test]
+fn a_script_that_is_asked_to_stop_says_goodbye() {
+    let said = "ready\ngoodbye\nclosed\n".to_owned();
+    assert_eq!(signalled("sigterm", &["TERM"]), (Some(0), said.clone(), String::new()));
+    assert_eq!(signalled("sigint", &["INT"]), (Some(130), said, String::new()));
+}
+
+#[test]
+fn a_running_script_lists_its_tasks_and_goes_on() {
+    let (status, said, complained) = signalled("sigusr1", &["USR1", "TERM"]);
+    assert_eq!((status, said.as_str()), (Some(0), "ready\ngoodbye\nclosed\n"));
+    assert!(complained.contains(" main: waits in event:wait"), "{complained}");
+    assert!(complained.contains(" sleeper: waits in sleep"), "{complained}");
 }
