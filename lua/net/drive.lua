@@ -1,0 +1,127 @@
+--- Joins a session to a socket: the only loop in `lua/` that reads and writes.
+---
+--- A session is protocol without sockets and clocks: bytes and `now` go in, events and bytes come out. It has
+---
+--- | | |
+--- |---|---|
+--- | `output` | bytes to send |
+--- | `deadline` | when `expire` wants to be called; `math.huge` is never |
+--- | `receive(input, now)` | takes messages off the front of `input` until there is an event: `event`, `nil`, or `nil, err` |
+--- | `expire(now)` | the deadline has passed: `true`, or `nil, err` when that is the end |
+
+local cosocket = require("cosocket")
+
+local now = cosocket.now
+
+--- Seconds after which `hold` tries again to send what did not fit.
+local RETRY = 0.05
+
+--- What the clock may lack to a deadline that has passed: it counts in whole nanoseconds.
+local TICK = 1e-6
+
+---@class net.Session<E>
+---@field output cosocket.Buffer
+---@field deadline number
+---@field receive fun(self: net.Session<E>, input: cosocket.Buffer, now: number): E?, cosocket.Error?
+---@field expire fun(self: net.Session<E>, now: number): true?, cosocket.Error?
+
+local drive = {}
+
+--- Moves bytes one way or the other, or lets the session's deadline pass. Also returns when another task
+--- called `stream:wake()`.
+---
+--- Reading and writing wait together: a peer that will not read until we have read what it sent must not be
+--- able to stop us.
+---@async
+---@param stream cosocket.Stream
+---@param session net.Session<any>
+---@param input cosocket.Buffer
+---@return true? ok
+---@return cosocket.Error? err
+function drive.turn(stream, session, input)
+  local deadline = session.deadline
+  local ok, err = stream:turn(input, session.output, deadline < math.huge and deadline or nil)
+  if ok then return true end
+  ---@cast err cosocket.Error
+  local at = now()
+  -- A deadline of somebody around us, such as `cosocket.deadline`, is not the session's.
+  if err.kind ~= "timeout" or deadline - at > TICK then return nil, err end
+  at = math.max(at, deadline)
+  -- Another task may have moved the deadline on.
+  if session.deadline > at then return true end
+  return session:expire(at)
+end
+
+--- Runs the connection until the session has something for its owner.
+---@async
+---@generic E
+---@param stream cosocket.Stream
+---@param session net.Session<E>
+---@param input cosocket.Buffer
+---@return E? event
+---@return cosocket.Error? err
+function drive.next_event(stream, session, input)
+  while true do
+    local event, err = session:receive(input, now())
+    if event or err then
+      -- What the session answered (an acknowledgement, a parting word) starts on its way now; what does not
+      -- fit leaves with the next turn.
+      if #session.output > 0 then stream:try_flush(session.output) end
+      return event, err
+    end
+    local ok, why = drive.turn(stream, session, input)
+    if not ok then return nil, why end
+  end
+end
+
+--- Waits until everything the session queued has been handed to the system. What arrives meanwhile is put
+--- onto `input` unread.
+---@async
+---@param stream cosocket.Stream
+---@param session net.Session<any>
+---@param input cosocket.Buffer
+---@return true? ok
+---@return cosocket.Error? err
+function drive.flush(stream, session, input)
+  while #session.output > 0 do
+    local ok, err = drive.turn(stream, session, input)
+    if not ok then return nil, err end
+  end
+  return stream:flush()
+end
+
+--- Goes on without reading until `go_on` is set: the other side is held back by its own full buffers. Time
+--- passes for the session, and what it queues is sent.
+---@async
+---@param stream cosocket.Stream
+---@param session net.Session<any>
+---@param go_on cosocket.Event
+---@return true? ok
+---@return cosocket.Error? err
+function drive.hold(stream, session, go_on)
+  while not go_on:is_set() do
+    local at = now()
+    if session.deadline - at <= TICK then
+      local ok, err = session:expire(math.max(at, session.deadline))
+      if not ok then return nil, err end
+    end
+    local output = session.output
+    if #output > 0 then
+      local ok, err = stream:try_flush(output)
+      if not ok then return nil, err end
+    end
+    local seconds = math.max(0, session.deadline - at)
+    -- What did not fit waits for a peer that may itself wait for us: it is tried again, not waited for.
+    if #output > 0 then seconds = math.min(seconds, RETRY) end
+    local _, err
+    if seconds < math.huge then
+      _, err = cosocket.select(go_on, seconds)
+    else
+      _, err = go_on:wait()
+    end
+    if type(err) == "table" then return nil, err end
+  end
+  return true
+end
+
+return drive
