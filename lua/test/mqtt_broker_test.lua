@@ -1,0 +1,452 @@
+-- The development broker, asked by our client and by bytes.
+local broker = require("mqtt.broker")
+local codec = require("mqtt.codec")
+local cosocket = require("cosocket")
+local log = require("log")
+local mqtt = require("mqtt")
+local test = require("test")
+
+-- Some tests make mistakes on purpose, which are told.
+log.level("off")
+
+--- A broker, and a function that connects to it over a pair of streams.
+local function new_broker(options)
+  local one = broker.new(options)
+  return one, function(client_options)
+    local near, far = cosocket.pair()
+    one:serve(far)
+    return assert(mqtt.connect(near, client_options))
+  end
+end
+
+--- A broker without that is asked in packets: sends them, and answers what came back until it was silent.
+local function asked(one, version, ...)
+  local near, far = cosocket.pair()
+  one:serve(far)
+  local output, input = cosocket.buffer(), cosocket.buffer()
+  for _, packet in ipairs({ ... }) do
+    if type(packet) == "string" then
+      output:append(packet)
+    else
+      assert(codec.encode(output, packet, version))
+    end
+  end
+  near:write(output)
+  local ended = false
+  cosocket.deadline(1, function()
+    repeat
+      local count, err = near:fill(input)
+      ended = err ~= nil and err.kind == "closed"
+    until not count
+  end)
+  local answers = {}
+  while #input > 0 do answers[#answers + 1] = assert(codec.decode(input, version)) end
+  return answers, ended, near
+end
+
+--- Collects what a subscription brings.
+local function collect(client, filter, options)
+  local seen = {}
+  assert(client:subscribe(filter, options, function(message) seen[#seen + 1] = message end))
+  return seen
+end
+
+--- Lets everything arrive.
+local function settle()
+  cosocket.sleep(0.1)
+end
+
+local function payloads(messages)
+  local list = {}
+  for i, message in ipairs(messages) do list[i] = message.payload end
+  return list
+end
+
+return {
+  ["a message reaches everybody who has subscribed, in both versions"] = function()
+    local one, connect = new_broker()
+    local new <close> = connect({ version = 5 })
+    local old <close> = connect({ version = "3.1.1" })
+    local by_new, by_old = collect(new, "a/+"), collect(old, "#", { qos = 1 })
+    test.equal(new:publish("a/b", "1", { qos = 1, user = { { "k", "v" } } }), 0)
+    test.equal(old:publish("a/b", "2", { qos = 1 }), 0)
+    test.equal(new:publish("a/b", "3"), 0)
+    settle()
+    test.equal(payloads(by_new), { "1", "2", "3" })
+    test.equal(payloads(by_old), { "1", "2", "3" })
+    -- The lesser of what was published and what was asked for [MQTT-3.8.4-8].
+    test.equal({ by_new[1].qos, by_old[1].qos, by_old[3].qos }, { 0, 1, 0 })
+    test.equal(by_new[1].properties, { user_property = { { "k", "v" } } })
+    test.equal(by_old[1].properties, nil)
+    one:close()
+  end,
+
+  ["a publisher of MQTT 5 learns that nobody has subscribed"] = function()
+    local one, connect = new_broker()
+    local client <close> = connect({ version = 5 })
+    test.equal(client:publish("t", "", { qos = 1 }), 0x10)
+    one:close()
+  end,
+
+  ["properties of a message pass unaltered and in order"] = function()
+    local one, connect = new_broker()
+    local client <close> = connect()
+    local seen = collect(client, "t")
+    local user = { { "b", "1" }, { "a", "2" }, { "b", "3" } }
+    client:publish("t", "x", { response_topic = "r", correlation = "\0\1", content_type = "c", utf8 = true, user = user })
+    settle()
+    test.equal(seen[1].properties, {
+      response_topic = "r",
+      correlation_data = "\0\1",
+      content_type = "c",
+      payload_format_indicator = 1,
+      user_property = user,
+    })
+    one:close()
+  end,
+
+  ["one copy of a message has the identifiers of all subscriptions that match"] = function()
+    local one, connect = new_broker()
+    local client <close> = connect()
+    local seen = {}
+    assert(client:subscribe("a/#", { identifier = 1 }))
+    assert(client:subscribe("a/+", { identifier = 2, qos = 1 }))
+    assert(client:subscribe("b", { identifier = 3 }))
+    assert(client:subscribe("+/b"))
+    client:publish("a/b", "x", { qos = 1 })
+    client:publish("end", "")
+    assert(client:subscribe("end"))
+    client:publish("end", "")
+    for message in client:messages() do
+      if message.topic == "end" then break end
+      seen[#seen + 1] = message
+    end
+    test.equal(#seen, 1)
+    local identifiers = seen[1].properties.subscription_identifier
+    table.sort(identifiers)
+    test.equal(identifiers, { 1, 2 })
+    test.equal(seen[1].qos, 1)
+    one:close()
+  end,
+
+  ["a wildcard in front does not see topics that begin with a dollar"] = function()
+    local one, connect = new_broker()
+    local client <close> = connect()
+    local all, system = collect(client, "#"), collect(client, "$SYS/#")
+    client:publish("$SYS/x", "hidden")
+    client:publish("x", "seen")
+    settle()
+    test.equal(payloads(all), { "seen" })
+    test.equal(payloads(system), { "hidden" })
+    one:close()
+  end,
+
+  ["a subscription made again replaces the first"] = function()
+    local one, connect = new_broker()
+    local client <close> = connect()
+    assert(client:subscribe("t", { qos = 0 }))
+    assert(client:subscribe("t", { qos = 1 }))
+    client:publish("t", "x", { qos = 1 })
+    local count = 0
+    for message in client:messages() do
+      count = count + 1
+      if message.payload == "x" then test.equal(message.qos, 1) end
+      if message.payload == "end" then break end
+      client:publish("t", "end")
+    end
+    test.equal(count, 2)
+    one:close()
+  end,
+
+  retained = {
+    ["the last retained message of a topic is sent to who subscribes later"] = function()
+      local one, connect = new_broker()
+      for _, version in ipairs({ 5, "3.1.1" }) do
+        local client <close> = connect({ version = version })
+        client:publish("r/1", "old", { retain = true, qos = 1 })
+        client:publish("r/1", "new", { retain = true, qos = 1 })
+        client:publish("r/2", "two", { retain = true, qos = 1 })
+        client:publish("r/3", "not retained", { qos = 1 })
+        local seen = collect(client, "r/+", { qos = 1 })
+        settle()
+        table.sort(seen, function(a, b) return a.topic < b.topic end)
+        test.equal(payloads(seen), { "new", "two" })
+        test.equal({ seen[1].retain, seen[2].retain }, { true, true })
+        -- What is published to a subscription that exists is not marked [MQTT-3.3.1-12].
+        client:publish("r/1", "live", { retain = true, qos = 1 })
+        settle()
+        test.equal({ seen[3].payload, seen[3].retain }, { "live", false })
+        -- An empty one takes it back [MQTT-3.3.1-6].
+        client:publish("r/1", "", { retain = true, qos = 1 })
+        client:publish("r/2", "", { retain = true, qos = 1 })
+        settle()
+        local later = collect(client, "r/#")
+        settle()
+        test.equal(#later, 0)
+        client:unsubscribe({ "r/+", "r/#" })
+      end
+      one:close()
+    end,
+
+    ["retain handling and retain as published do what they say, each by itself"] = function()
+      local one, connect = new_broker()
+      local client <close> = connect()
+      client:publish("r", "kept", { retain = true, qos = 1 })
+      local function count(options)
+        local seen = collect(client, "r", options)
+        settle()
+        return #seen
+      end
+      test.equal(count({ retain_handling = 2 }), 0)
+      test.equal(count({ retain_handling = 1 }), 0, "the subscription existed")
+      test.equal(count({ retain_handling = 0 }), 1)
+      client:unsubscribe("r")
+      test.equal(count({ retain_handling = 1 }), 1, "the subscription is new")
+      client:unsubscribe("r")
+      local seen = collect(client, "r", { retain_handling = 2, retain_as_published = true })
+      client:publish("r", "live", { retain = true, qos = 1 })
+      settle()
+      test.equal({ seen[1].payload, seen[1].retain }, { "live", true })
+      one:close()
+    end,
+
+    ["a retained message that has expired is gone, and one that has not says how long it has"] = function()
+      local one, connect = new_broker()
+      local client <close> = connect()
+      client:publish("r/short", "s", { retain = true, qos = 1, expiry = 5 })
+      client:publish("r/long", "l", { retain = true, qos = 1, expiry = 100 })
+      cosocket.sleep(10)
+      local seen = collect(client, "r/#")
+      settle()
+      test.equal(payloads(seen), { "l" })
+      test.equal(seen[1].properties.message_expiry_interval, 90)
+      one:close()
+    end,
+  },
+
+  ["no local keeps a client's own messages from it"] = function()
+    local one, connect = new_broker()
+    local a <close> = connect({ client_id = "a" })
+    local b <close> = connect({ client_id = "b" })
+    local seen = collect(a, "t", { no_local = true })
+    a:publish("t", "own")
+    b:publish("t", "other")
+    settle()
+    test.equal(payloads(seen), { "other" })
+    one:close()
+  end,
+
+  wills = {
+    ["the will of a client that is lost is published, retained if it says so"] = function()
+      local one, connect = new_broker()
+      local watcher <close> = connect({ client_id = "watcher" })
+      local seen = collect(watcher, "will/#", { qos = 1 })
+      for _, version in ipairs({ 4, 5 }) do
+        local near, far = cosocket.pair()
+        one:serve(far)
+        local output = cosocket.buffer()
+        assert(codec.encode(output, {
+          type = "connect",
+          clean_start = true,
+          client_id = "lost",
+          will = { topic = "will/" .. version, payload = "lost", qos = 1, retain = true },
+        }, version))
+        near:write(output)
+        near:read()
+        near:close()
+        settle()
+      end
+      test.equal(payloads(seen), { "lost", "lost" })
+      test.equal(seen[1].qos, 1)
+      local later <close> = connect()
+      local kept = collect(later, "will/+")
+      settle()
+      test.equal(#kept, 2)
+      one:close()
+    end,
+
+    ["a client that breaks the protocol or is silent for too long is lost too"] = function()
+      local one, connect = new_broker()
+      local watcher <close> = connect({ client_id = "watcher", keep_alive = 0 })
+      local seen = collect(watcher, "will")
+      local connect_packet = {
+        type = "connect",
+        clean_start = true,
+        keep_alive = 10,
+        client_id = "x",
+        will = { topic = "will", payload = "gone" },
+      }
+      local answers = asked(one, 5, connect_packet, "\x36\x00")
+      test.equal({ #answers, answers[2].type, answers[2].reason_code }, { 2, "disconnect", 0x81 })
+      settle()
+      test.equal(#seen, 1)
+      local _, _, near = asked(one, 5, connect_packet)
+      cosocket.sleep(13)
+      test.equal(#seen, 1)
+      cosocket.sleep(2)
+      test.equal(#seen, 2)
+      local input = cosocket.buffer()
+      near:fill(input)
+      test.equal(codec.decode(input, 5), { type = "disconnect", reason_code = 0x8D })
+      one:close()
+    end,
+  },
+
+  ["a second client of the same identifier takes over"] = function()
+    local one, connect = new_broker()
+    local watcher <close> = connect({ client_id = "watcher" })
+    local wills = collect(watcher, "will")
+    local first = connect({ client_id = "same", will = { topic = "will", payload = "first" } })
+    local second <close> = connect({ client_id = "same" })
+    for _ in first:messages() do end
+    local err = first:status().error
+    test.equal({ err.kind, err.code, err.message }, { "closed", 0x8E, "the server ended the connection: session taken over" })
+    settle()
+    test.equal(#wills, 1)
+    local seen = collect(second, "t")
+    second:publish("t", "x")
+    settle()
+    test.equal(#seen, 1)
+    one:close()
+  end,
+
+  ["who may connect is decided by authenticate"] = function()
+    local one = new_broker({
+      authenticate = function(client_id, username, password)
+        if username == "broken" then error("oops") end
+        return client_id == "c" and username == "u" and password == "p"
+      end,
+    })
+    local function try(options)
+      options.client_id = "c"
+      local near, far = cosocket.pair()
+      one:serve(far)
+      local client, err = mqtt.connect(near, options)
+      if client then return client:close() end
+      return err.code
+    end
+    test.equal(try({ username = "u", password = "p" }), true)
+    test.equal(try({ username = "u", password = "q" }), 0x86)
+    test.equal(try({}), 0x86)
+    test.equal(try({ username = "u", version = "3.1.1" }), 4)
+    test.equal(try({ username = "broken" }), 0x80)
+    one:close()
+  end,
+
+  ["a client without an identifier is given one of its own"] = function()
+    local one, connect = new_broker()
+    local a <close> = connect()
+    local b <close> = connect()
+    local names = { a:status().client_id, b:status().client_id }
+    assert(names[1] ~= "" and names[2] ~= "" and names[1] ~= names[2])
+    -- 3.1.1: [MQTT-3.1.3-8]
+    local answers, ended = asked(one, 4, { type = "connect", clean_start = false })
+    test.equal({ answers[1].reason_code, ended }, { 2, true })
+    one:close()
+  end,
+
+  ["what this broker cannot is refused in the standard's words"] = function()
+    local one, connect = new_broker({ packet_max = 2000 })
+    local client <close> = connect()
+    test.equal(test.fails("refused", client:subscribe("$share/g/a")).code, 0x9E)
+    test.fails("limit", client:publish("t", ("x"):rep(3000)))
+    local function code_of(...)
+      local answers, ended = asked(one, 5, ...)
+      test.equal(ended, true)
+      return answers[#answers].reason_code
+    end
+    local connect_packet = { type = "connect", clean_start = true }
+    test.equal(code_of({ type = "connect", properties = { authentication_method = "M" } }), 0x8C)
+    test.equal(code_of({ type = "connect", will = { topic = "t", qos = 2 } }), 0x9B)
+    test.equal(code_of(connect_packet, { type = "publish", topic = "t", qos = 2, packet_id = 1 }), 0x9B)
+    test.equal(code_of(connect_packet, connect_packet), 0x82)
+    test.equal(code_of(connect_packet, { type = "publish", topic = "t", payload = ("x"):rep(3000) }), 0x95)
+    one:close()
+  end,
+
+  ["a server keep alive is told, and kept to"] = function()
+    local one, connect = new_broker({ server_keep_alive = 4 })
+    local client <close> = connect({ keep_alive = 100 })
+    test.equal(client:status().keep_alive, 4)
+    cosocket.sleep(60)
+    test.equal(client:status().state, "connected")
+    one:close()
+  end,
+
+  ["a client that does not read loses QoS 0 messages beyond its queue and no more memory"] = function()
+    local one, connect = new_broker({ queue_max = 100000 })
+    local near, far = cosocket.pair()
+    one:serve(far)
+    local output = cosocket.buffer()
+    codec.encode(output, { type = "connect", clean_start = true, keep_alive = 0, client_id = "slow" }, 5)
+    codec.encode(output, { type = "subscribe", packet_id = 1, subscriptions = { { filter = "t" } } }, 5)
+    near:write(output)
+    settle()
+    local client <close> = connect()
+    for i = 1, 5000 do assert(client:publish("t", ("%04d"):format(i) .. ("x"):rep(996))) end
+    settle()
+    local input, received, last = cosocket.buffer(), 0, 0
+    cosocket.deadline(1, function()
+      while near:fill(input) do
+        while true do
+          local packet = codec.decode(input, 5)
+          if not packet then break end
+          if packet.type == "publish" then
+            received = received + 1
+            local number = tonumber(packet.payload:sub(1, 4))
+            assert(number > last, "in order")
+            last = number
+          end
+        end
+      end
+    end)
+    assert(received > 100 and received < 4000, received)
+    -- It is still a client like any other.
+    client:publish("t", "9999")
+    near:fill(input)
+    test.equal(codec.decode(input, 5).payload, "9999")
+    near:close()
+    one:close()
+  end,
+
+  ["closing tells every client and frees the address"] = function()
+    local one = assert(broker.listen("tcp://127.0.0.1:0"))
+    local address = one:address()
+    local client = assert(mqtt.connect("mqtt://" .. address))
+    one:close()
+    for _ in client:messages() do end
+    test.equal(client:status().error.code, 0x8B)
+    local again = assert(broker.listen("tcp://" .. address))
+    again:close()
+    test.equal(again:close(), true)
+  end,
+
+  ["whatever bytes a client sends, the others are served"] = function()
+    local random = test.random()
+    local one, connect = new_broker()
+    local client <close> = connect()
+    local seen = collect(client, "t")
+    local start = cosocket.buffer()
+    codec.encode(start, { type = "connect", clean_start = true, client_id = "fuzz" }, 5)
+    local connect_bytes = start:take()
+    for round = 1, 200 do
+      local near, far = cosocket.pair()
+      one:serve(far)
+      near:write(random(2) == 1 and connect_bytes or "", random:bytes(random(200)))
+      cosocket.sleep(0.01)
+      near:close()
+      if round % 50 == 0 then test.equal(client:publish("t", "x", { qos = 1 }), 0) end
+    end
+    settle()
+    test.equal(#seen, 4)
+    one:close()
+  end,
+
+  ["wrong arguments raise, and an address in use is an error"] = function()
+    test.raises("unknown option \"max_packet\"", broker.listen, "tcp://127.0.0.1:0", { max_packet = 1 })
+    local one = assert(broker.listen("tcp://127.0.0.1:0"))
+    local taken, err = broker.listen("tcp://" .. one:address())
+    test.equal({ taken, err and err.code }, { nil, "EADDRINUSE" })
+    one:close()
+  end,
+}
