@@ -117,8 +117,8 @@ fn add_task_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua::
         let mut core = shared.core.borrow_mut();
         let at = at.map_or(NEVER, nanos);
         let Some(task) = core.scheduler.running() else { return Ok(None) };
-        let previous = task.deadline;
-        task.deadline = if exactly { at } else { at.min(previous) };
+        let previous = task.deadline();
+        task.set_deadline(if exactly { at } else { at.min(previous) });
         task.ignored = 0;
         Ok((previous != NEVER).then(|| seconds(previous)))
     })?;

@@ -164,6 +164,7 @@ pub struct Builder {
     grace: Option<Duration>,
     virtual_clock: bool,
     report: Option<Report>,
+    hog_limit: Option<Duration>,
 }
 
 impl Builder {
@@ -217,6 +218,14 @@ impl Builder {
         self
     }
 
+    /// Reports on standard error, with its line, a task that computes for so long without waiting.
+    /// It counts processor time, on Linux, for one runtime of a process, and the runtime must run on
+    /// the thread that builds it. Default: no watch.
+    pub fn watch_hogs(mut self, limit: Duration) -> Self {
+        self.hog_limit = Some(limit);
+        self
+    }
+
     /// Builds the runtime.
     ///
     /// # Errors
@@ -226,7 +235,7 @@ impl Builder {
         #[allow(unsafe_code, reason = "a script can break only its own state with `debug`")]
         let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
         // Fewer collections: each one walks every parked coroutine at once.
-        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(300)));
+        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(200)));
         let shared = Rc::new(Shared::new(Core::new(self.virtual_clock).map_err(mlua::Error::external)?));
         lua.set_app_data(shared.clone());
         let control = Rc::new(Control { shared: shared.clone(), stop: Cell::new(None), sources: self.sources });
@@ -258,8 +267,15 @@ impl Builder {
             }
             false => None,
         };
+        #[cfg(target_os = "linux")]
+        let watch = match self.hog_limit {
+            Some(limit) => Some(ffi::HogWatch::start(&shared, limit).map_err(mlua::Error::external)?),
+            None => None,
+        };
         let waker = shared.core.borrow().waker.clone();
         Ok(Runtime {
+            #[cfg(target_os = "linux")]
+            _watch: watch,
             lua,
             shared,
             control,
@@ -275,6 +291,8 @@ impl Builder {
 
 /// A Lua state, its loop and its sockets.
 pub struct Runtime {
+    #[cfg(target_os = "linux")]
+    _watch: Option<ffi::HogWatch>,
     lua: Lua,
     shared: Rc<Shared>,
     control: Rc<Control>,

@@ -132,8 +132,14 @@ pub(crate) enum Wait {
 }
 
 /// What few tasks have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Extra {
+    /// The innermost deadline of the code that runs.
+    deadline: Nanos,
+    /// The group that the code that runs has opened last.
+    scope: Option<GroupId>,
+    /// The group whose failure interrupts this task's body, if one does.
+    interrupted: Option<GroupId>,
     pub(crate) name: Option<Box<str>>,
     pub(crate) joiners: Vec<TaskId>,
     /// Where the error that ended the task was raised.
@@ -159,15 +165,9 @@ pub(crate) struct Task {
     pub(crate) wake_at: Nanos,
     /// When this task's only entry among the timers pops.
     timer_at: Nanos,
-    /// The innermost deadline of the code that runs.
-    pub(crate) deadline: Nanos,
     /// The group it is a child of.
     pub(crate) group: GroupId,
-    /// The group its own children join.
-    pub(crate) scope: GroupId,
     pub(crate) cancelled: bool,
-    /// The group whose failure interrupts this task's body, if one does.
-    pub(crate) interrupted: Option<GroupId>,
     /// Who still wants to know how the task ended: the script's object, a group it made fail.
     pub(crate) holders: u8,
     /// Waits refused in a row because of a deadline or a cancellation that was ignored.
@@ -175,9 +175,44 @@ pub(crate) struct Task {
     pub(crate) extra: Option<Box<Extra>>,
 }
 
+impl Default for Extra {
+    fn default() -> Self {
+        Self {
+            deadline: NEVER,
+            scope: None,
+            interrupted: None,
+            name: None,
+            joiners: Vec::new(),
+            traceback: None,
+            cause: None,
+        }
+    }
+}
+
 impl Task {
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// The innermost deadline of the code that runs.
+    pub(crate) fn deadline(&self) -> Nanos {
+        self.extra.as_ref().map_or(NEVER, |extra| extra.deadline)
+    }
+
+    pub(crate) fn set_deadline(&mut self, at: Nanos) {
+        if at != self.deadline() {
+            self.extra().deadline = at;
+        }
+    }
+
+    /// The group its own children join.
+    fn scope(&self) -> GroupId {
+        self.extra.as_ref().and_then(|extra| extra.scope).unwrap_or(self.group)
+    }
+
+    /// Whether it was asked to end, or the group whose body it runs was.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.cancelled || self.extra.as_ref().is_some_and(|extra| extra.interrupted.is_some())
     }
 
     pub(crate) fn label(&self) -> String {
@@ -261,7 +296,7 @@ impl Scheduler {
 
     /// Adds a task whose coroutine holds its function and `values` arguments.
     pub(crate) fn spawn(&mut self, thread: Thread, values: i32) -> TaskId {
-        let scope = self.current.and_then(|id| self.tasks.get(id)).map(|parent| parent.scope);
+        let scope = self.current.and_then(|id| self.tasks.get(id)).map(Task::scope);
         // A group that was left in a hurry, while it could not wait, hands its children to the root.
         let group = scope.filter(|&scope| self.groups.contains_key(scope)).unwrap_or(self.root);
         let deadline = self.groups[group].deadline;
@@ -277,15 +312,13 @@ impl Scheduler {
             since: self.clock.now(),
             wake_at: NEVER,
             timer_at: NEVER,
-            deadline,
             group,
-            scope: group,
             cancelled: false,
-            interrupted: None,
             holders: 0,
             ignored: 0,
             extra: None,
         });
+        self.tasks[id].set_deadline(deadline);
         self.live += 1;
         self.groups[group].live += 1;
         self.ready.push_back(id);
@@ -312,7 +345,8 @@ impl Scheduler {
         }
     }
 
-    /// Parks the running task; the caller has made sure that something will wake it.
+    /// Parks the running task; the caller has made sure that something will wake it. A group's wait
+    /// for its children is not ended by a deadline: they have it too.
     pub(crate) fn park(&mut self, op: Op, wait: Wait, until: Nanos) {
         let now = self.clock.now();
         let Some(id) = self.current else { return };
@@ -322,22 +356,10 @@ impl Scheduler {
         task.wait = wait;
         task.since = now;
         task.outcome = Outcome::Go;
-        task.wake_at = until.min(task.deadline);
+        task.wake_at = if matches!(wait, Wait::Group(_)) { until } else { until.min(task.deadline()) };
         if task.wake_at < task.timer_at {
             task.timer_at = task.wake_at;
             self.timers.push(task.wake_at, TimerOwner::Task(id));
-        }
-    }
-
-    /// The same; `shielded` waits are not ended by a deadline.
-    pub(crate) fn park_shielded(&mut self, op: Op, wait: Wait, until: Nanos, shielded: bool) {
-        let deadline = self.running().map_or(NEVER, |task| task.deadline);
-        if let (true, Some(task)) = (shielded, self.running()) {
-            task.deadline = NEVER;
-        }
-        self.park(op, wait, until);
-        if let Some(task) = self.running() {
-            task.deadline = deadline;
         }
     }
 
@@ -429,10 +451,10 @@ impl Scheduler {
     /// Opens a group around what the running task does next.
     pub(crate) fn enter_group(&mut self) -> Option<GroupId> {
         let owner = self.current?;
-        let (parent, deadline) = self.tasks.get(owner).map(|task| (task.scope, task.deadline))?;
+        let (parent, deadline) = self.tasks.get(owner).map(|task| (task.scope(), task.deadline()))?;
         let group = Group { live: 0, waiter: None, owner: Some(owner), parent: Some(parent), deadline, failed: None };
         let id = self.groups.insert(group);
-        self.tasks[owner].scope = id;
+        self.tasks[owner].extra().scope = Some(id);
         Some(id)
     }
 
@@ -445,13 +467,14 @@ impl Scheduler {
             self.groups.remove(id);
         }
         if let (Some(task), Some(parent)) = (owner.and_then(|owner| self.tasks.get_mut(owner)), parent) {
-            task.scope = parent;
+            let extra = task.extra();
+            extra.scope = Some(parent);
             // A group further out may have failed meanwhile: its interruption still stands.
             let mut outer = Some(parent);
-            task.interrupted = None;
+            extra.interrupted = None;
             while let Some(group) = outer.and_then(|outer| self.groups.get(outer)) {
                 if group.failed.is_some() && group.owner == owner {
-                    task.interrupted = outer;
+                    extra.interrupted = outer;
                 }
                 outer = group.parent;
             }
@@ -476,7 +499,7 @@ impl Scheduler {
         }
         let siblings = self.children(id);
         let body = self.tasks.get_mut(owner)?;
-        body.interrupted = Some(id);
+        body.extra().interrupted = Some(id);
         Some((siblings, Some(owner)))
     }
 

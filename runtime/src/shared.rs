@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) blocked: Cell<u32>,
     /// The coroutine that runs, for the watch over hogs.
     pub(crate) running: Cell<*mut mlua::ffi::lua_State>,
+    /// Counts the turns of tasks.
+    pub(crate) turn: Cell<u32>,
 }
 
 impl Shared {
@@ -36,6 +38,7 @@ impl Shared {
             passing: Cell::new(false),
             blocked: Cell::new(0),
             running: Cell::new(std::ptr::null_mut()),
+            turn: Cell::new(0),
         }
     }
 }

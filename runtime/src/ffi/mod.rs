@@ -14,6 +14,8 @@
 
 mod buffer;
 mod coroutine;
+#[cfg(target_os = "linux")]
+mod hog;
 mod socket;
 mod stream;
 mod task;
@@ -21,6 +23,8 @@ mod task;
 pub use buffer::BufferRef;
 pub(crate) use buffer::install as install_buffer;
 pub(crate) use coroutine::install as install_coroutine;
+#[cfg(target_os = "linux")]
+pub(crate) use hog::HogWatch;
 pub(crate) use socket::{NewSocket, SocketRef, SocketType, install as install_sockets, kind_of, push_socket};
 pub(crate) use task::{
     TaskRef, Thread, Turn, failure_value, install as install_tasks, kill, position, release_thread, run_task,
@@ -175,7 +179,7 @@ impl Shared {
         if let Some(task) = core.scheduler.tasks.get_mut(me)
             && !shielded
         {
-            if task.cancelled || task.interrupted.is_some() {
+            if task.is_to_end() {
                 task.ignored += 1;
                 if task.ignored > IGNORED_MAX {
                     // It catches the error and goes on regardless: the loop ends it by force.
@@ -184,7 +188,7 @@ impl Shared {
                 }
                 return self.throw(cancelled(op));
             }
-            if task.deadline <= now {
+            if task.deadline() <= now {
                 task.ignored += 1;
                 return match task.ignored > IGNORED_MAX {
                     true => self.throw(timed_out(op)),
@@ -219,7 +223,7 @@ impl Shared {
             }
             Need::Nothing => Wait::Nothing,
         };
-        core.scheduler.park_shielded(op, wait, until, shielded);
+        core.scheduler.park(op, wait, until);
         Answer::Park
     }
 

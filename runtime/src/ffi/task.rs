@@ -196,6 +196,7 @@ pub(crate) fn run_task(lua: &Lua, shared: &Shared, id: TaskId) -> mlua::Result<T
     unsafe {
         lua.exec_raw_lua(|raw| {
             shared.running.set(thread);
+            shared.turn.set(shared.turn.get().wrapping_add(1));
             status = lua::lua_resume(thread, raw.state(), values, &mut count);
             shared.running.set(ptr::null_mut());
         });

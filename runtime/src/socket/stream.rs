@@ -34,9 +34,9 @@ pub(crate) enum Goal<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Any,
-    Exact(usize),
-    Line(usize),
-    All(usize),
+    Exact(u32),
+    Line(u32),
+    All(u32),
 }
 
 /// The answer to a read.
@@ -294,9 +294,10 @@ impl Stream {
     pub(crate) fn want(&mut self, goal: Goal<'_>) {
         self.wanted = match goal {
             Goal::Any | Goal::Until(..) => Wanted::Any,
-            Goal::Exact(n) => Wanted::Exact(n),
-            Goal::Line(max) => Wanted::Line(max),
-            Goal::All(max) => Wanted::All(max),
+            // Sizes are at most 1 GiB.
+            Goal::Exact(n) => Wanted::Exact(n as u32),
+            Goal::Line(max) => Wanted::Line(max as u32),
+            Goal::All(max) => Wanted::All(max as u32),
         };
     }
 
@@ -304,22 +305,21 @@ impl Stream {
     pub(crate) fn advance(&mut self, pool: &mut Pool) -> bool {
         let wanted = match self.wanted {
             Wanted::Any => return true,
-            Wanted::Exact(n) => n,
-            Wanted::Line(max) | Wanted::All(max) => max,
+            Wanted::Exact(n) | Wanted::Line(n) | Wanted::All(n) => n as usize,
         };
         loop {
             let len = self.input.len();
             let met = match self.wanted {
                 Wanted::Any => true,
-                Wanted::Exact(n) => len >= n,
-                Wanted::All(max) => len > max,
-                Wanted::Line(max) => {
+                Wanted::Exact(_) => len >= wanted,
+                Wanted::All(_) => len > wanted,
+                Wanted::Line(_) => {
                     let from = (self.scanned as usize).min(len);
                     let found = memchr::memchr(b'\n', &self.input.as_slice()[from..]).is_some();
                     if !found {
                         self.scanned = len as u32;
                     }
-                    found || len > max
+                    found || len > wanted
                 }
             };
             if met || self.ended {
