@@ -35,7 +35,7 @@ pub(crate) struct Core {
     pub(crate) dials: SlotMap<DialId, Dial>,
     pub(crate) pool: Pool,
     /// What reads go through when nothing has to be kept.
-    pub(crate) scratch: Vec<u8>,
+    pub(crate) scratch: Box<[u8]>,
     /// Streams with small writes that have not been sent.
     unflushed: Vec<SocketId>,
     pub(crate) configs: tls::Configs,
@@ -58,7 +58,7 @@ impl Core {
             sockets: SlotMap::with_key(),
             dials: SlotMap::with_key(),
             pool: Pool::default(),
-            scratch: Vec::new(),
+            scratch: Box::default(),
             unflushed: Vec::new(),
             configs: tls::Configs::default(),
             resolver: Resolver::new(waker.clone()),
@@ -74,7 +74,7 @@ impl Core {
     }
 
     /// The shared read buffer, made when first needed.
-    pub(crate) fn with_scratch<R>(&mut self, work: impl FnOnce(&mut Self, &mut Vec<u8>) -> R) -> R {
+    pub(crate) fn with_scratch<R>(&mut self, work: impl FnOnce(&mut Self, &mut [u8]) -> R) -> R {
         let mut scratch = std::mem::take(&mut self.scratch);
         if scratch.is_empty() {
             scratch = self.pool.chunk();
@@ -166,7 +166,7 @@ impl Core {
         }
         if !stream.is_taken(me) {
             stream.set_writing(None);
-            let next = stream.writers.take().map_or_else(Vec::new, |writers| *writers);
+            let next = stream.take_all_writers();
             next.into_iter().for_each(|task| self.wake(task, Outcome::Go));
         }
     }
@@ -208,7 +208,7 @@ impl Core {
                 stream.flush(&mut self.pool);
                 stream.say_goodbye();
                 let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
-                waiting.extend(stream.writers.take().into_iter().flat_map(|writers| *writers));
+                waiting.extend(stream.take_all_writers());
                 if stream.is_flushed() || stream.write_error(Op::Flush).is_some() {
                     self.sockets.remove(id);
                 } else {

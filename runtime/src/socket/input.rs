@@ -14,17 +14,17 @@ const AHEAD_MAX: usize = 1024 * 1024;
 /// Buffers that sockets borrow while they have something in them.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Box<[u8]>>,
     outputs: Vec<Vec<u8>>,
 }
 
 impl Pool {
     /// An initialised buffer of [`CHUNK`] bytes.
-    pub(crate) fn chunk(&mut self) -> Vec<u8> {
-        self.chunks.pop().unwrap_or_else(|| vec![0; CHUNK])
+    pub(crate) fn chunk(&mut self) -> Box<[u8]> {
+        self.chunks.pop().unwrap_or_else(|| vec![0; CHUNK].into())
     }
 
-    pub(crate) fn give_chunk(&mut self, chunk: Vec<u8>) {
+    pub(crate) fn give_chunk(&mut self, chunk: Box<[u8]>) {
         if chunk.len() == CHUNK && self.chunks.len() < KEPT {
             self.chunks.push(chunk);
         }
@@ -47,7 +47,7 @@ impl Pool {
 /// that it can be read into.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    memory: Vec<u8>,
+    memory: Box<[u8]>,
     start: u32,
     end: u32,
 }
@@ -98,7 +98,10 @@ impl Input {
                 (self.start, self.end) = (0, (end - start) as u32);
             } else {
                 let ahead = (start + wanted).saturating_sub(end).clamp(CHUNK, AHEAD_MAX);
-                self.memory.resize(end + ahead, 0);
+                let mut grown = std::mem::take(&mut self.memory).into_vec();
+                grown.reserve_exact(ahead);
+                grown.resize(end + ahead, 0);
+                self.memory = grown.into();
             }
         }
     }
@@ -110,7 +113,7 @@ impl Input {
             pool.give_chunk(std::mem::take(&mut self.memory));
             (self.start, self.end) = (0, 0);
         } else if self.memory.len() >= CHUNK && len <= CHUNK / 4 {
-            let small = self.as_slice().to_vec();
+            let small = self.as_slice().into();
             pool.give_chunk(std::mem::replace(&mut self.memory, small));
             (self.start, self.end) = (0, len as u32);
         }

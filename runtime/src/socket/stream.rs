@@ -61,6 +61,17 @@ impl Default for StreamOptions {
     }
 }
 
+/// What a stream has while sending is not just a matter of time.
+#[derive(Debug, Default)]
+struct Sending {
+    /// The task in the middle of a write that did not fit.
+    writing: Option<TaskId>,
+    /// Tasks that wait to send, or for everything to be sent.
+    writers: Vec<TaskId>,
+    /// Why nothing can be sent any more.
+    failure: Option<Error>,
+}
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -76,14 +87,10 @@ pub(crate) struct Stream {
     wanted: Wanted,
     /// The task that reads.
     pub(crate) reader: Option<TaskId>,
-    /// The task in the middle of a write that did not fit.
-    writing: Option<TaskId>,
-    /// Tasks that wait to send, or for everything to be sent.
-    pub(crate) writers: Option<Box<Vec<TaskId>>>,
     /// Who opened it or reads it: cancelling that task closes the stream.
     pub(crate) owner: Option<TaskId>,
-    /// Why nothing can be sent any more.
-    failure: Option<Box<Error>>,
+    /// What few streams have.
+    sending: Option<Box<Sending>>,
     ended: bool,
     /// `wake` was called and no turn has seen it.
     pub(crate) nudged: bool,
@@ -108,10 +115,8 @@ impl Stream {
             scanned: 0,
             wanted: Wanted::Any,
             reader: None,
-            writing: None,
-            writers: None,
             owner,
-            failure: None,
+            sending: None,
             ended: false,
             nudged: false,
             listed: false,
@@ -251,10 +256,10 @@ impl Stream {
     }
 
     fn end_error(&self, op: Op, unread: usize) -> Error {
-        if let Some(failure) = &self.failure
+        if let Some(failure) = self.failure(op)
             && failure.kind == Kind::Tls
         {
-            return Error { op: op.as_str(), ..(**failure).clone() };
+            return failure;
         }
         match unread {
             0 => Error::new(Kind::Closed, op.as_str(), "the other side has closed the connection"),
@@ -265,9 +270,17 @@ impl Stream {
         }
     }
 
+    fn sending(&mut self) -> &mut Sending {
+        self.sending.get_or_insert_default()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.failure.is_some())
+    }
+
     /// Adds a task to those who wait to send.
     pub(crate) fn wait_to_write(&mut self, task: TaskId) {
-        let writers = self.writers.get_or_insert_default();
+        let writers = &mut self.sending().writers;
         if !writers.contains(&task) {
             writers.push(task);
         }
@@ -275,19 +288,18 @@ impl Stream {
 
     /// Whether those who wait to send have something to find out.
     fn can_write(&self) -> bool {
-        self.failure.is_some() || self.is_flushed() || self.room() >= self.queue_max as usize / 2
+        self.has_failed() || self.is_flushed() || self.room() >= self.queue_max as usize / 2
     }
 
     /// Takes those who wait to send, when it is worth waking them.
     pub(crate) fn take_writers(&mut self) -> Vec<TaskId> {
-        match &mut self.writers {
-            Some(writers) if !writers.is_empty() => {}
-            _ => return Vec::new(),
-        }
-        if !self.can_write() {
-            return Vec::new();
-        }
-        self.writers.take().map_or_else(Vec::new, |writers| *writers)
+        let anyone = self.sending.as_ref().is_some_and(|sending| !sending.writers.is_empty());
+        if anyone && self.can_write() { self.take_all_writers() } else { Vec::new() }
+    }
+
+    /// Takes all who wait to send.
+    pub(crate) fn take_all_writers(&mut self) -> Vec<TaskId> {
+        self.sending.as_mut().map_or_else(Vec::new, |sending| std::mem::take(&mut sending.writers))
     }
 
     /// Remembers what the reader waits for.
@@ -395,12 +407,13 @@ impl Stream {
 
     /// Why the stream has failed, if it has.
     pub(crate) fn failure(&self, op: Op) -> Option<Error> {
-        self.failure.as_ref().map(|failure| Error { op: op.as_str(), ..(**failure).clone() })
+        let failure = self.sending.as_ref()?.failure.as_ref()?;
+        Some(Error { op: op.as_str(), ..failure.clone() })
     }
 
     /// Why nothing can be written.
     pub(crate) fn write_error(&self, op: Op) -> Option<Error> {
-        if self.failure.is_some() {
+        if self.has_failed() {
             return self.failure(op);
         }
         self.shut.then(|| Error::new(Kind::Closed, op.as_str(), "this direction was shut down"))
@@ -411,12 +424,12 @@ impl Stream {
         self.ended = true;
         self.output = Vec::new();
         self.sent = 0;
-        self.failure.get_or_insert_with(|| Box::new(error));
+        self.sending().failure.get_or_insert(error);
     }
 
     /// Whether another task is in the middle of a write, so that `me` must wait for its turn.
     pub(crate) fn is_taken(&self, me: Option<TaskId>) -> bool {
-        self.writing.is_some() && self.writing != me
+        self.sending.as_ref().is_some_and(|sending| sending.writing.is_some() && sending.writing != me)
     }
 
     /// Room for bytes before a writer must park.
@@ -494,7 +507,7 @@ impl Stream {
 
     /// Marks `me` as in the middle of a write (`Some`), or the write as done.
     pub(crate) fn set_writing(&mut self, me: Option<TaskId>) {
-        self.writing = me;
+        self.sending().writing = me;
     }
 
     /// Takes a woken task off the lists of those who wait.
@@ -502,18 +515,20 @@ impl Stream {
         if self.reader == Some(task) {
             self.reader = None;
         }
-        if let Some(writers) = &mut self.writers {
-            writers.retain(|other| *other != task);
+        if let Some(sending) = &mut self.sending {
+            sending.writers.retain(|other| *other != task);
         }
     }
 
     /// The same for a task that gave up. A write that was cut in the middle spoils the stream.
     pub(crate) fn forget(&mut self, task: TaskId) {
         self.release(task);
-        if self.writing == Some(task) {
-            self.writing = None;
+        if let Some(sending) = &mut self.sending
+            && sending.writing == Some(task)
+        {
+            sending.writing = None;
             let message = "an earlier write was cut short by a timeout or a cancellation; close the stream";
-            self.failure.get_or_insert_with(|| Box::new(Error::new(Kind::Closed, Op::Write.as_str(), message)));
+            sending.failure.get_or_insert_with(|| Error::new(Kind::Closed, Op::Write.as_str(), message));
         }
     }
 

@@ -1,11 +1,13 @@
 //! `moonwire SCRIPT [ARGUMENTS]...`
 
 use std::{
+    env,
     ffi::{OsStr, OsString},
     fs,
     io::{self, Read},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use moonwire_runtime::{RunError, Runtime, mlua};
@@ -34,8 +36,22 @@ pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
     }
 }
 
+/// Processor time a task may take without waiting before it is reported, unless MOONWIRE_HOG says otherwise.
+const HOG_LIMIT: Duration = Duration::from_secs(1);
+
+/// What MOONWIRE_HOG says; `None` turns the watch off. What is not a number of seconds is as if unset.
+fn hog_limit() -> Option<Duration> {
+    let asked = env::var("MOONWIRE_HOG").ok().and_then(|text| text.parse::<f64>().ok());
+    let limit = asked.map_or(HOG_LIMIT, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(HOG_LIMIT));
+    (!limit.is_zero()).then_some(limit)
+}
+
 fn build(script: &OsStr, arguments: &[OsString]) -> mlua::Result<Runtime> {
-    moonwire::builder()
+    let mut builder = moonwire::builder();
+    if let Some(limit) = hog_limit() {
+        builder = builder.watch_hogs(limit);
+    }
+    builder
         .arguments(&script.to_string_lossy(), arguments.iter().map(|argument| argument.to_string_lossy().into_owned()))
         .search_path(folder_of(Path::new(script)))
         .signals(true)

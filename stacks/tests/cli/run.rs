@@ -207,3 +207,16 @@ fn a_running_script_lists_its_tasks_and_goes_on() {
     assert!(complained.contains(" main: waits in event:wait"), "{complained}");
     assert!(complained.contains(" sleeper: waits in sleep"), "{complained}");
 }
+
+#[test]
+fn a_task_that_keeps_the_others_waiting_is_reported_with_its_line() {
+    let script = "require('cosocket').spawn('cruncher', function()\n  local t = os.clock()\n  local co = coroutine.wrap(function()\n    while os.clock() - t < 0.4 do end\n  end)\n  co()\nend)";
+    let folder = Folder::new("hog").with("a.lua", script);
+    let run = |limit: &str| -> super::Answer {
+        folder.command(&["a.lua"]).env("MOONWIRE_HOG", limit).output().unwrap().into()
+    };
+    let answer = run("0.02");
+    answer.complains(0, "cruncher has kept the others waiting for ");
+    answer.complains(0, "a.lua:4");
+    run("0").is(0, "", "");
+}
