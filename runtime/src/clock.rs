@@ -14,8 +14,9 @@ pub(crate) const NEVER: Nanos = Nanos::MAX;
 
 /// Seconds from a script as nanoseconds; what is too large to count is [`NEVER`].
 pub(crate) fn nanos(seconds: f64) -> Nanos {
+    // Upward, so that a time given in seconds has passed by `seconds` when it has in nanoseconds.
     // A float-to-integer cast saturates, and makes 0 of negative numbers and NaN.
-    (seconds * 1e9) as Nanos
+    (seconds * 1e9).ceil() as Nanos
 }
 
 /// Nanoseconds as a script's seconds.
@@ -112,6 +113,13 @@ mod tests {
         assert_eq!(nanos(-1.0), 0);
         assert_eq!(nanos(f64::NAN), 0);
         assert_eq!(nanos(1.5), 1_500_000_000);
+    }
+
+    #[test]
+    fn a_time_in_nanoseconds_is_not_before_the_same_in_seconds() {
+        for at in (1..100_000).map(|n| f64::from(n) * 0.001_001) {
+            assert!(seconds(nanos(at)) >= at, "{at}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 use rustls::pki_types::ServerName;
 use slotmap::{Key, KeyData};
 
@@ -59,22 +59,25 @@ pub(crate) fn install(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>) -> 
     add_stream_methods(lua, shared, &stream)?;
     add_udp_methods(lua, shared, &udp)?;
     native.raw_set("stream_methods", stream)?;
+    native.raw_set("listener_methods", listener)?;
     native.raw_set("udp_methods", udp)?;
 
     add_task_primitives(lua, shared, &native)?;
     add_socket_primitives(lua, shared, &native)?;
-    add_control(lua, control, &native)?;
+    add_control(lua, shared, control, &native)?;
 
     lua.register_module("cosocket", &cosocket)?;
     lua.load(PRELUDE).set_name("=[cosocket]").call((native, cosocket))
 }
 
 /// Adds `name` to `table`, a function that gets the shared state.
+///
+/// Arguments of a wrong type are answered as a mistake of the caller, for the prelude to raise.
 fn define<A, R>(
     lua: &Lua,
     shared: &Rc<Shared>,
     table: &Table,
-    name: &str,
+    name: &'static str,
     function: impl Fn(&Lua, &Shared, A) -> mlua::Result<R> + 'static,
 ) -> mlua::Result<()>
 where
@@ -82,7 +85,44 @@ where
     R: mlua::IntoLuaMulti,
 {
     let shared = shared.clone();
-    table.raw_set(name, lua.create_function(move |lua, arguments| function(lua, &shared, arguments))?)
+    let checked = move |lua: &Lua, arguments: MultiValue| {
+        let is_method = matches!(arguments.front(), Some(Value::UserData(_)));
+        let result = A::from_lua_args(arguments, 1, Some(name), lua).and_then(|given| function(lua, &shared, given));
+        match result {
+            Ok(answer) => answer.into_lua_multi(lua),
+            Err(error) => match misfit(name, is_method, &error) {
+                Some(message) => (Value::Nil, mistake(name, message)).into_lua_multi(lua),
+                None => Err(error),
+            },
+        }
+    };
+    table.raw_set(name, lua.create_function(checked)?)
+}
+
+/// What is wrong with an argument, if that is what `error` says. In a method call people do not count
+/// the object before the colon.
+fn misfit(name: &str, is_method: bool, error: &mlua::Error) -> Option<String> {
+    match error {
+        mlua::Error::BadArgument { pos: 1, cause, .. } if !is_method && is_about_socket(cause) => {
+            Some(format!("call this with a colon, on a socket: socket:{name}()"))
+        }
+        mlua::Error::BadArgument { pos, cause, .. } => {
+            let what = misfit(name, false, cause)?;
+            Some(format!("bad argument #{} to '{name}': {what}", pos - usize::from(is_method)))
+        }
+        mlua::Error::FromLuaConversionError { from, to, message } => Some(match message {
+            Some(message) => format!("a {from} is no {to}: {message}"),
+            None => format!("a {from} is no {to}"),
+        }),
+        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => {
+            misfit(name, is_method, cause)
+        }
+        _ => None,
+    }
+}
+
+fn is_about_socket(error: &mlua::Error) -> bool {
+    matches!(error, mlua::Error::FromLuaConversionError { to, .. } if to == "socket")
 }
 
 // Tasks
@@ -141,9 +181,9 @@ fn add_task_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua::
         }
         Ok(())
     })?;
-    define(lua, shared, native, "unwatch_task", |_, shared, (task, _): (TaskRef, Value)| {
+    define(lua, shared, native, "unwatch_task", |_, shared, (task, token): (TaskRef, Option<i64>)| {
         let mut core = shared.core.borrow_mut();
-        let me = core.scheduler.current;
+        let me = token.map(|token| TaskId::from(KeyData::from_ffi(token as u64)));
         if let Some(task) = core.scheduler.tasks.get_mut(task.0) {
             task.extra().joiners.retain(|joiner| Some(*joiner) != me);
         }
@@ -198,25 +238,19 @@ fn list_tasks(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
     Ok(list)
 }
 
-fn add_control(lua: &Lua, control: &Rc<Control>, native: &Table) -> mlua::Result<()> {
+fn add_control(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>, native: &Table) -> mlua::Result<()> {
     let of_stop = control.clone();
-    native.raw_set(
-        "stop",
-        lua.create_function(move |_, status: Option<i32>| {
-            of_stop.request_stop(status.unwrap_or(0));
-            Ok(())
-        })?,
-    )?;
+    define(lua, shared, native, "stop", move |_, _, status: Option<i32>| {
+        of_stop.request_stop(status.unwrap_or(0));
+        Ok(())
+    })?;
     let of_embedded = control.clone();
     native.raw_set("embedded", lua.create_function(move |_, name: String| Ok(of_embedded.source(&name)))?)?;
     let of_exit = control.clone();
-    native.raw_set(
-        "exit",
-        lua.create_function(move |_, status: i32| -> mlua::Result<()> {
-            of_exit.exit(status);
-            Ok(())
-        })?,
-    )?;
+    define(lua, shared, native, "exit", move |_, _, status: i32| {
+        of_exit.exit(status);
+        Ok(())
+    })?;
     native.raw_set("kind", lua.create_function(|lua, value: Value| Ok(ffi::kind_of(lua, &value)))?)
 }
 
@@ -416,8 +450,8 @@ fn add_socket_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua
         let crate::reactor::Core { sockets, pool, .. } = &mut *core;
         Ok(match sockets.get_mut(socket.0) {
             Some(Socket::Stream(stream)) => stream.closing || stream.is_readable(pool),
-            Some(Socket::Listener(listener)) => listener.readable,
-            Some(Socket::Udp(udp)) => udp.readable,
+            Some(Socket::Listener(listener)) => listener.is_ready(),
+            Some(Socket::Udp(udp)) => udp.is_ready(),
             _ => true,
         })
     })?;
@@ -440,9 +474,10 @@ fn add_socket_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua
         *reader = Some(me);
         Ok(Ok(true))
     })?;
-    define(lua, shared, native, "unwatch_socket", |_, shared, (socket, _): (SocketRef, Value)| {
+    define(lua, shared, native, "unwatch_socket", |_, shared, (socket, token): (SocketRef, Option<i64>)| {
         let mut core = shared.core.borrow_mut();
-        let me = core.scheduler.current;
+        // The task may have been ended by force: then it is not the one that runs.
+        let me = token.map(|token| TaskId::from(KeyData::from_ffi(token as u64)));
         let reader = match core.sockets.get_mut(socket.0) {
             Some(Socket::Stream(stream)) => &mut stream.reader,
             Some(Socket::Listener(listener)) => &mut listener.reader,

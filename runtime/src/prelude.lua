@@ -35,6 +35,7 @@ end
 
 function cosocket.error(kind, op, message, fields)
   if not KINDS[kind] then mistake("error", ("unknown kind %q"):format(tostring(kind)), 2) end
+  if fields ~= nil and type(fields) ~= "table" then mistake("error", "the fields must be a table", 2) end
   local err = setmetatable({ kind = kind, op = op, message = message }, Error)
   if fields then
     for name, value in pairs(fields) do err[name] = value end
@@ -101,7 +102,8 @@ local function check_options(op, given, known, level)
 end
 cosocket.check_options = check_options
 
---- Raises what native code found to be the caller's mistake; passes everything else on.
+--- Raises what native code found to be the caller's mistake; passes everything else on. `level` counts the
+--- calls above this one: a function that answers with `return blame(...)` is none.
 local function blame(level, value, err, ...)
   if value == nil and err ~= nil and getmetatable(err) == Error and err.kind == "argument" then
     mistake(err.op, err.message, level + 1)
@@ -115,7 +117,10 @@ cosocket.spawn = native.spawn
 cosocket.sleep = native.sleep
 cosocket.now = now
 cosocket.tasks = native.tasks
-cosocket.stop = native.stop
+
+function cosocket.stop(status)
+  return blame(1, native.stop(status))
+end
 
 local Scope = {}
 
@@ -124,7 +129,11 @@ function Scope.__close(scope, err)
   if err ~= nil or not coroutine.isyieldable() then native.group_cancel(token) end
   if coroutine.isyieldable() then native.group_wait(token) end
   local failed = native.group_leave(token)
-  if not failed then return end
+  if not failed then
+    -- Children that were cut short with this task have not done their work.
+    if err == nil then native.check() end
+    return
+  end
   -- The body's own error comes first, unless it is only the echo of the child's.
   if err == nil or cosocket.is_error(err, "cancelled") then native.raise_failure(failed) end
   native.release(failed)
@@ -182,7 +191,8 @@ local function stop()
   stop_handlers = {}
   local tasks = {}
   for i, entry in ipairs(handlers) do tasks[i] = native.spawn("on_stop", entry.fn) end
-  for _, task in ipairs(tasks) do pcall(task.join, task) end
+  -- Not joined: what one of them raises is reported.
+  for _, task in ipairs(tasks) do pcall(cosocket.select, task) end
   native.cancel_others()
 end
 
@@ -203,7 +213,8 @@ function Line:wait(op, place)
   self.last = last
   self[last] = place
   local ok, err = park(op)
-  if not place.done then self[last] = nil end
+  -- Meanwhile the line may have been emptied, and somebody else stand in this place.
+  if self[last] == place then self[last] = nil end
   return ok, err
 end
 
@@ -245,6 +256,13 @@ local function tell(watchers)
   for task in pairs(watchers) do wake(task) end
 end
 
+--- Raises when a method is called on something else.
+local function check_self(metatable, self, method)
+  if getmetatable(self) == metatable then return end
+  local kind = metatable.__name:match("%a+$"):lower()
+  mistake(("%s:%s"):format(kind, method), ("call this with a colon, on a %s: %s:%s()"):format(kind, kind, method), 3)
+end
+
 local Queue = { __name = "cosocket.Queue" }
 Queue.__index = Queue
 
@@ -274,6 +292,7 @@ local function append(queue, value)
 end
 
 function Queue:try_put(value)
+  check_self(Queue, self, "try_put")
   if value == nil then mistake("queue:put", "nil cannot be put into a queue", 2) end
   if self.closed then return queue_closed("queue:put") end
   local place = #self == 0 and self.getters:serve()
@@ -289,6 +308,7 @@ function Queue:try_put(value)
 end
 
 function Queue:put(value)
+  check_self(Queue, self, "put")
   if value == nil then mistake("queue:put", "nil cannot be put into a queue", 2) end
   if self.closed or #self < self.capacity then return self:try_put(value) end
   local place = { value = value }
@@ -299,6 +319,7 @@ function Queue:put(value)
 end
 
 function Queue:try_get()
+  check_self(Queue, self, "try_get")
   if #self == 0 then
     if self.closed then return queue_closed("queue:get") end
     return nil
@@ -318,6 +339,7 @@ function Queue:try_get()
 end
 
 function Queue:get()
+  check_self(Queue, self, "get")
   if #self > 0 or self.closed then return self:try_get() end
   local place = {}
   local _, err = self.getters:wait("queue:get", place)
@@ -327,6 +349,7 @@ function Queue:get()
 end
 
 function Queue:close()
+  check_self(Queue, self, "close")
   if self.closed then return end
   self.closed = true
   self.getters:serve_all()
@@ -347,6 +370,7 @@ local Permit = { __name = "cosocket.Permit" }
 Permit.__index = Permit
 
 function Permit:release()
+  check_self(Permit, self, "release")
   local semaphore = self.semaphore
   if not semaphore then return end
   self.semaphore = nil
@@ -364,12 +388,14 @@ function cosocket.semaphore(n)
 end
 
 function Semaphore:try_acquire()
+  check_self(Semaphore, self, "try_acquire")
   if self.free == 0 then return nil end
   self.free = self.free - 1
   return setmetatable({ semaphore = self }, Permit)
 end
 
 function Semaphore:acquire()
+  check_self(Semaphore, self, "acquire")
   local permit = self:try_acquire()
   if permit then return permit end
   local place = {}
@@ -386,6 +412,7 @@ function cosocket.event()
 end
 
 function Event:set()
+  check_self(Event, self, "set")
   if self.value then return end
   self.value = true
   self.waiters:serve_all()
@@ -393,14 +420,17 @@ function Event:set()
 end
 
 function Event:clear()
+  check_self(Event, self, "clear")
   self.value = false
 end
 
 function Event:is_set()
+  check_self(Event, self, "is_set")
   return self.value
 end
 
 function Event:wait()
+  check_self(Event, self, "wait")
   if self.value then return true end
   local place = {}
   local _, err = self.waiters:wait("event:wait", place)
@@ -458,6 +488,7 @@ function cosocket.select(...)
   for i = 1, count do
     local value = values[i]
     if type(value) == "number" then
+      if value ~= value then mistake("select", ("argument #%d is not a number of seconds"):format(i), 2) end
       if not soonest or value < soonest then soonest = value end
     elseif not case_of(value) then
       mistake("select", ("argument #%d: a %s cannot be waited for"):format(i, type(value)), 2)
@@ -519,19 +550,19 @@ local function target_of(op, address, port, options)
     mistake(op, ("%s wants an address, not a %s"):format(op, type(address)), 3)
   end
   if type(port) == "number" then
-    local target, err = native.host_port(op, address, port)
+    local target, err = blame(3, native.host_port(op, address, port))
     return target, err, options
   end
   if port ~= nil and type(port) ~= "table" then
     mistake(op, ("after the address %s wants options or a port, not a %s"):format(op, type(port)), 3)
   end
-  local target, err = native.parse(op, address)
+  local target, err = blame(3, native.parse(op, address))
   return target, err, port
 end
 
 --- Runs one step after the other and closes the stream when one fails.
 local function secured(stream, side, tls, host)
-  local ok, err = blame(4, native.start_tls(stream, side, tls, host))
+  local ok, err = native.start_tls(stream, side, tls, host)
   if ok then ok, err = stream:handshake() end
   if not ok then
     stream:close()
@@ -553,7 +584,7 @@ local function open(target, options)
   end
   local ok, err = resolved(target)
   if not ok then return nil, err end
-  local id, why = blame(4, native.start_dial(target.host, target.port, options.local_address))
+  local id, why = native.start_dial(target.host, target.port, options.local_address)
   if not id then return nil, why end
   local stream, failure = native.dial(id, options.queue_max)
   if not stream then return nil, failure end
@@ -563,6 +594,7 @@ local function open(target, options)
 end
 
 local function connected(target, seconds, stream, err)
+  if not stream and err.kind == "argument" then mistake("connect", err.message, 2) end
   if not stream and err.kind == "timeout" then
     local where = target.path or ("%s:%d"):format(target.host, target.port)
     err.message = ("no connection to %s within %g s (%s)"):format(where, seconds, err.op)
@@ -595,26 +627,26 @@ function cosocket.listen(address, port, options)
     local ok, why = resolved(target)
     if not ok then return nil, why end
   end
-  return blame(2, native.listen(target, options))
+  return blame(1, native.listen(target, options))
 end
 
 function cosocket.udp(options)
   options = check_options("udp", options, UDP_OPTIONS)
   for _, name in ipairs({ "bind", "connect" }) do
     if options[name] then
-      local target, err = native.parse("udp", options[name])
+      local target, err = blame(2, native.parse("udp", options[name]))
       if target and target.path then mistake("udp", name .. " wants address:port", 2) end
       local ok = target and true
       if target then ok, err = resolved(target) end
       if not ok then return nil, err end
     end
   end
-  return blame(2, native.udp(options))
+  return blame(1, native.udp(options))
 end
 
 function cosocket.resolve(host)
   if type(host) ~= "string" then mistake("resolve", "resolve wants a name", 2) end
-  local target, err = native.host_port("resolve", host, 0)
+  local target, err = blame(2, native.host_port("resolve", host, 0))
   if not target then return nil, err end
   local ok, why = resolved(target)
   if not ok then return nil, why end
@@ -623,48 +655,67 @@ end
 
 cosocket.pair = native.pair
 
-local Stream, Udp = native.stream_methods, native.udp_methods
+local Stream, Listener, Udp = native.stream_methods, native.listener_methods, native.udp_methods
+local flush, handshake = Stream.flush, Stream.handshake
+
+for _, methods in ipairs({ Stream, Listener, Udp }) do
+  for _, name in ipairs({ "close", "local_address", "peer_address", "tls_info", "join", "leave" }) do
+    local method = methods[name]
+    if method then
+      methods[name] = function(...) return blame(1, method(...)) end
+    end
+  end
+end
 
 function Stream:start_tls(options)
+  if options ~= nil and type(options) ~= "table" then
+    mistake("start_tls", ("the options must be a table, not a %s"):format(type(options)), 2)
+  end
   local server = type(options) == "table" and options.server
   local given = {}
   for name, value in pairs(options or {}) do
     if name ~= "server" then given[name] = value end
   end
   check_options("start_tls", given, server and TLS_SERVER_OPTIONS or TLS_OPTIONS)
-  local ok, err = self:flush()
+  local ok, err = flush(self)
   if not ok then return nil, err end
   ok, err = blame(2, native.start_tls(self, server and "server" or "client", given, nil))
   if not ok then return nil, err end
-  return self:handshake()
+  return handshake(self)
 end
 
 function Stream:shutdown(direction)
   if direction ~= nil and direction ~= "write" then
     mistake("shutdown", "shutdown ends the direction \"write\"", 2)
   end
-  local ok, err = self:flush()
+  local ok, err = flush(self)
   if not ok then return nil, err end
   return native.shutdown(self)
 end
 
 function Stream:set_option(name, value)
-  return blame(2, native.set_option(self, name, value))
+  return blame(1, native.set_option(self, name, value))
 end
 
-local raw_send_to = Udp.send_to
+local send_to = Udp.send_to
 
 function Udp:send_to(data, address)
-  local ok, err = raw_send_to(self, data, address)
+  local ok, err = send_to(self, data, address)
   if ok or err.kind ~= "connect" then return ok, err end
   -- Not in numbers: a name.
-  local target, why = native.parse("send_to", address)
+  local target, why = blame(2, native.parse("send_to", address))
   if not target then return nil, why end
+  if target.path then mistake("send_to", "send_to wants address:port", 2) end
   ok, why = resolved(target)
   if not ok then return nil, why end
   local list = native.addresses(target.host)
   if not list then return nil, err end
-  return raw_send_to(self, data, native.join_address(list[1], target.port))
+  -- A name may have addresses of a family that this socket does not speak.
+  for _, ip in ipairs(list) do
+    ok, err = send_to(self, data, native.join_address(ip, target.port))
+    if ok or (err.code ~= "EAFNOSUPPORT" and err.code ~= "EINVAL") then break end
+  end
+  return ok, err
 end
 
 -- Coroutines, require and friends ---------------------------------------------
@@ -744,7 +795,7 @@ end
 function os.exit(status)
   if status == nil or status == true then status = 0 end
   if status == false then status = 1 end
-  native.exit(status)
+  return blame(1, native.exit(status))
 end
 
 return stop

@@ -193,6 +193,7 @@ impl Core {
 
     /// Sends the small writes of the task that has parked.
     pub(crate) fn flush_all(&mut self) {
+        self.pool.part();
         while let Some(id) = self.unflushed.pop() {
             if let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) {
                 stream.listed = false;
@@ -314,8 +315,16 @@ impl Core {
             return;
         }
         task.cancelled = true;
-        if !matches!(task.wait, Wait::Group(_)) {
-            self.wake(id, Outcome::Cancelled);
+        self.interrupt(id);
+    }
+
+    /// Ends a task's wait. One that waits for a group's children goes on doing so; they are cancelled.
+    pub(crate) fn interrupt(&mut self, id: TaskId) {
+        match self.scheduler.tasks.get(id).map(|task| task.wait) {
+            Some(Wait::Group(group)) => {
+                self.scheduler.children(group).into_iter().for_each(|child| self.cancel(child));
+            }
+            _ => self.wake(id, Outcome::Cancelled),
         }
     }
 
@@ -555,7 +564,21 @@ impl Core {
         self.scheduler.tasks.values().any(|task| match task.wait {
             Wait::Socket(id) => !matches!(self.sockets.get(id), Some(Socket::Stream(stream)) if stream.paired),
             Wait::Dial(_) | Wait::Resolver => true,
-            Wait::Nothing | Wait::Task(_) | Wait::Group(_) => false,
+            Wait::Nothing => task.op == Op::Select && self.is_selecting_outside(),
+            Wait::Task(_) | Wait::Group(_) => false,
+        })
+    }
+
+    /// Whether a socket whose other end is outside this process is in someone's `select`.
+    fn is_selecting_outside(&self) -> bool {
+        let is_selecting = |reader: Option<TaskId>| {
+            reader.and_then(|id| self.scheduler.tasks.get(id)).is_some_and(|task| task.op == Op::Select)
+        };
+        self.sockets.values().any(|socket| match socket {
+            Socket::Stream(stream) => !stream.paired && is_selecting(stream.reader),
+            Socket::Listener(listener) => is_selecting(listener.reader),
+            Socket::Udp(udp) => is_selecting(udp.reader),
+            Socket::Attempt(..) | Socket::Gone => false,
         })
     }
 

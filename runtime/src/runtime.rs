@@ -26,7 +26,7 @@ use crate::{
     ffi::{self, TaskRef, Turn},
     os::Signals,
     reactor::Core,
-    scheduler::{Op, Outcome, State, TaskId},
+    scheduler::{Outcome, State, TaskId},
     shared::{Grave, Shared},
 };
 
@@ -357,7 +357,6 @@ impl Runtime {
     /// See [`Runtime::run_source`].
     pub fn run(&self, main: Function) -> Result<i32, RunError> {
         self.control.stop.set(None);
-        self.handle.orders.stop.store(false, Ordering::Release);
         let mut run = Run {
             main: self.spawn("main", main, self.arguments.clone())?,
             failure: None,
@@ -367,6 +366,8 @@ impl Runtime {
         };
         let result = self.turn_until_done(&mut run);
         self.clean_up();
+        // A stop that comes between two runs is for the next one; this one's is used up.
+        self.handle.orders.stop.store(false, Ordering::Release);
         result?;
         match run.failure {
             Some(failure) => Err(RunError::Failed(failure)),
@@ -430,13 +431,9 @@ impl Runtime {
             match core.scheduler.fail_group(id) {
                 Some((siblings, owner)) => {
                     siblings.into_iter().for_each(|task| core.cancel(task));
-                    let waits =
-                        |owner: &TaskId| core.scheduler.tasks.get(*owner).is_some_and(|task| task.op != Op::Group);
-                    if let Some(owner) = owner.filter(waits) {
-                        core.wake(owner, Outcome::Cancelled);
-                    }
+                    owner.into_iter().for_each(|task| core.interrupt(task));
                 }
-                None if id == run.main || waiters.is_empty() => {
+                None if id == run.main || !waiters.iter().any(|waiter| core.scheduler.is_joining(*waiter)) => {
                     drop(core);
                     self.top_level_failure(run, id, thread)?;
                     core = self.shared.core.borrow_mut();

@@ -212,7 +212,21 @@ impl Task {
 
     /// Whether it was asked to end, or the group whose body it runs was.
     pub(crate) fn is_to_end(&self) -> bool {
-        self.cancelled || self.extra.as_ref().is_some_and(|extra| extra.interrupted.is_some())
+        self.cancelled || self.is_interrupted()
+    }
+
+    /// Has the loop end it by force.
+    pub(crate) fn doom(&mut self) {
+        self.ignored = u16::MAX;
+    }
+
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.ignored == u16::MAX
+    }
+
+    /// Whether the group whose body it runs was asked to end.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.interrupted.is_some())
     }
 
     pub(crate) fn label(&self) -> String {
@@ -446,6 +460,23 @@ impl Scheduler {
             }
         }
         waiters
+    }
+
+    /// After a wait that had a limit of its own: when it ended by that, and not by the task's deadline, it
+    /// has ended well.
+    pub(crate) fn retry_if_early(&mut self) {
+        let now = self.clock.now();
+        if let Some(task) = self.running()
+            && task.outcome == Outcome::TimedOut
+            && task.deadline() > now
+        {
+            task.outcome = Outcome::Go;
+        }
+    }
+
+    /// Whether a task waits in a `join`, and so takes the error of whom it waits for.
+    pub(crate) fn is_joining(&self, id: TaskId) -> bool {
+        self.tasks.get(id).is_some_and(|task| task.op == Op::Join && task.state == State::Waiting)
     }
 
     /// Opens a group around what the running task does next.

@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) passing: Cell<bool>,
     /// Coroutines resumed from where Lua cannot yield.
     pub(crate) blocked: Cell<u32>,
+    /// The last coroutine that resumed another from where Lua cannot yield, while it does; else null.
+    pub(crate) stuck: Cell<*mut mlua::ffi::lua_State>,
     /// The coroutine that runs, for the watch over hogs.
     pub(crate) running: Cell<*mut mlua::ffi::lua_State>,
     /// Counts the turns of tasks.
@@ -37,6 +39,7 @@ impl Shared {
             message: RefCell::default(),
             passing: Cell::new(false),
             blocked: Cell::new(0),
+            stuck: Cell::new(std::ptr::null_mut()),
             running: Cell::new(std::ptr::null_mut()),
             turn: Cell::new(0),
         }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, ffi::c_int, mem::size_of, ptr};
 
 use mlua::{AnyUserData, FromLua, Lua, Table, Value, ffi as lua};
 
-use super::{Answer, Raw, check_string, guarded, opt_integer, push, raise};
+use super::{Answer, Raw, check_integer, check_string, guarded, opt_integer, push, raise, raise_value};
 use crate::buffer::{Buffer, Order, fits};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"mw:bytes");
@@ -113,21 +113,19 @@ unsafe fn me<'a>(state: *mut lua::lua_State) -> &'a RefCell<Buffer> {
 unsafe extern "C-unwind" fn new(state: Raw) -> c_int {
     // SAFETY: only `Copy` locals; the block is written whole before its metatable is set.
     unsafe {
-        let mut len = 0;
-        let start =
-            if lua::lua_isnoneornil(state, 1) != 0 { ptr::null() } else { lua::luaL_checklstring(state, 1, &mut len) };
+        let text = match lua::lua_isnoneornil(state, 1) {
+            0 => check_string(state, 1),
+            _ => &raw const *b"",
+        };
         let cell = lua::lua_newuserdatauv(state, size_of::<Cell>(), 0).cast::<Cell>();
         cell.write(Cell { magic: MAGIC, buffer: RefCell::new(Buffer::new()) });
         lua::luaL_setmetatable(state, c"moonwire.buffer".as_ptr());
-        if len > 0 {
-            let bytes = std::slice::from_raw_parts(start.cast::<u8>(), len);
-            let answer = guarded(|| {
-                (*cell).buffer.borrow_mut().extend(bytes);
-                Answer::Nil
-            });
-            if let Answer::Bug = answer {
-                push(state, answer);
-            }
+        let answer = guarded(|| {
+            (*cell).buffer.borrow_mut().extend(&*text);
+            Answer::Nil
+        });
+        if let Answer::Bug = answer {
+            push(state, answer);
         }
         1
     }
@@ -192,10 +190,7 @@ unsafe fn opt_size(state: Raw, index: c_int, default: usize) -> usize {
         let value = opt_integer(state, index, default.min(i64::MAX as usize) as i64);
         match usize::try_from(value) {
             Ok(size) => size,
-            Err(_) => {
-                lua::luaL_argerror(state, index, c"must not be negative".as_ptr());
-                0
-            }
+            Err(_) => raise_value(state, index, "must not be negative"),
         }
     }
 }
@@ -315,9 +310,9 @@ unsafe extern "C-unwind" fn line(state: Raw) -> c_int {
 unsafe fn check_width(state: Raw, index: c_int) -> usize {
     // SAFETY: rules of this module.
     unsafe {
-        let size = lua::luaL_checkinteger(state, index);
+        let size = check_integer(state, index);
         if !(1..=8).contains(&size) {
-            lua::luaL_argerror(state, index, c"an integer has 1 to 8 bytes".as_ptr());
+            raise_value(state, index, "an integer has 1 to 8 bytes");
         }
         size as usize
     }
@@ -332,10 +327,7 @@ unsafe fn opt_order(state: Raw, index: c_int) -> Order {
         match &*check_string(state, index) {
             b"big" => Order::Big,
             b"little" => Order::Little,
-            _ => {
-                lua::luaL_argerror(state, index, c"the order is \"big\" or \"little\"".as_ptr());
-                Order::Big
-            }
+            _ => raise_value(state, index, "the order is \"big\" or \"little\""),
         }
     }
 }
@@ -344,9 +336,9 @@ unsafe fn opt_order(state: Raw, index: c_int) -> Order {
 unsafe fn check_fitting(state: Raw, index: c_int, size: usize, signed: bool) -> u64 {
     // SAFETY: rules of this module.
     unsafe {
-        let value = lua::luaL_checkinteger(state, index);
+        let value = check_integer(state, index);
         if !fits(value, size, signed) {
-            lua::luaL_argerror(state, index, c"does not fit that many bytes".as_ptr());
+            raise_value(state, index, "does not fit that many bytes");
         }
         value as u64
     }

@@ -17,11 +17,16 @@ unsafe fn drive(state: Raw, inner: Raw, values: c_int, protected: bool, then: su
     unsafe {
         let world = shared(state);
         let stuck = u32::from(lua::lua_isyieldable(state) == 0);
+        let outer_stuck = world.stuck.get();
+        if stuck > 0 {
+            world.stuck.set(state);
+        }
         let outer = world.running.replace(inner);
         world.blocked.set(world.blocked.get() + stuck);
         let mut count = 0;
         let status = lua::lua_resume(inner, state, values, &mut count);
         world.blocked.set(world.blocked.get() - stuck);
+        world.stuck.set(outer_stuck);
         world.running.set(outer);
         if status == lua::LUA_YIELD && world.passing.get() {
             *slot(inner) |= IS_PARKED;

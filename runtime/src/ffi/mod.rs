@@ -152,6 +152,13 @@ impl Shared {
                 Outcome::Cancelled => return self.throw(cancelled(op)),
             }
         } else if core.scheduler.budget == 0 && yieldable && me.is_some() {
+            let now = core.scheduler.clock.now();
+            if op != Op::Group
+                && core.scheduler.running().is_some_and(|task| task.is_to_end() || task.deadline() <= now)
+            {
+                // One that never has to wait would not hear of it otherwise.
+                return self.begin_wait(&mut core, op, Need::Nothing, NEVER, yieldable);
+            }
             // Others get their turn although this task could go on.
             core.scheduler.park_ready();
             return Answer::Park;
@@ -179,17 +186,21 @@ impl Shared {
         if let Some(task) = core.scheduler.tasks.get_mut(me)
             && !shielded
         {
-            if task.is_to_end() {
+            let (is_to_end, is_late) = (task.is_to_end(), task.deadline() <= now);
+            if is_to_end || is_late {
                 task.ignored += 1;
-                if task.ignored > IGNORED_MAX {
+                // A timeout is answered first, and raised to those who do not look at answers.
+                if task.ignored > if is_to_end { IGNORED_MAX } else { 2 * IGNORED_MAX } {
                     // It catches the error and goes on regardless: the loop ends it by force.
+                    task.doom();
                     core.scheduler.park(op, Wait::Nothing, NEVER);
                     return Answer::Park;
                 }
+            }
+            if is_to_end {
                 return self.throw(cancelled(op));
             }
-            if task.deadline() <= now {
-                task.ignored += 1;
+            if is_late {
                 return match task.ignored > IGNORED_MAX {
                     true => self.throw(timed_out(op)),
                     false => self.fail(timed_out(op)),
@@ -401,7 +412,7 @@ unsafe fn push_str(state: Raw, text: &str) {
 unsafe fn raise_top(state: Raw) -> ! {
     // SAFETY: contract of `push`; `lua_error` does not return.
     unsafe {
-        lua::luaL_where(state, 1);
+        push_place(state);
         lua::lua_rotate(state, -2, 1);
         lua::lua_concat(state, 2);
         lua::lua_createtable(state, 0, 3);
@@ -413,6 +424,22 @@ unsafe fn raise_top(state: Raw) -> ! {
         lua::lua_setfield(state, -2, c"op".as_ptr());
         lua::luaL_setmetatable(state, c"moonwire.error".as_ptr());
         lua::lua_error(state)
+    }
+}
+
+/// Pushes the line that called, as `file:line: `. The prelude's own lines are not meant.
+unsafe fn push_place(state: Raw) {
+    // SAFETY: contract of `push`; Lua fills what it is asked for.
+    unsafe {
+        let mut activation: lua::lua_Debug = std::mem::zeroed();
+        let mut level = 1;
+        while lua::lua_getstack(state, level, &mut activation) != 0
+            && lua::lua_getinfo(state, c"S".as_ptr(), &mut activation) != 0
+            && std::ffi::CStr::from_ptr(activation.short_src.as_ptr()).to_bytes() == b"[cosocket]"
+        {
+            level += 1;
+        }
+        lua::luaL_where(state, level);
     }
 }
 
@@ -447,6 +474,33 @@ pub(crate) unsafe fn raise(state: Raw, message: &'static str) -> ! {
 pub(crate) unsafe fn raise_argument(state: Raw, index: c_int, wanted: &'static str) -> ! {
     // SAFETY: by the contract above.
     unsafe {
+        push_bad_argument(state, index);
+        push_str(state, wanted);
+        push_str(state, ", got ");
+        lua::lua_pushstring(state, lua::luaL_typename(state, index));
+        lua::lua_concat(state, 4);
+        raise_top(state)
+    }
+}
+
+/// Says what is wrong with an argument that has the right type.
+///
+/// # Safety
+/// As for [`push`].
+pub(crate) unsafe fn raise_value(state: Raw, index: c_int, what: &'static str) -> ! {
+    // SAFETY: by the contract above.
+    unsafe {
+        push_bad_argument(state, index);
+        push_str(state, what);
+        lua::lua_concat(state, 2);
+        raise_top(state)
+    }
+}
+
+/// Pushes which argument is wrong.
+unsafe fn push_bad_argument(state: Raw, index: c_int) {
+    // SAFETY: contract of `push`; Lua fills what it is asked for.
+    unsafe {
         let mut activation: lua::lua_Debug = std::mem::zeroed();
         let known = lua::lua_getstack(state, 0, &mut activation) != 0
             && lua::lua_getinfo(state, c"n".as_ptr(), &mut activation) != 0;
@@ -460,36 +514,17 @@ pub(crate) unsafe fn raise_argument(state: Raw, index: c_int, wanted: &'static s
         push_str(state, " to '");
         push_caller(state);
         push_str(state, "': ");
-        push_str(state, wanted);
-        push_str(state, ", got ");
-        lua::lua_pushstring(state, lua::luaL_typename(state, index));
-        lua::lua_concat(state, 8);
-        raise_top(state)
+        lua::lua_concat(state, 5);
     }
 }
 
 /// Raises the error of a wait inside a function that Lua cannot leave and come back to.
 unsafe fn raise_unyieldable(state: Raw) -> ! {
-    // SAFETY: contract of `push`; the stack is only looked at.
+    // SAFETY: contract of `push`; the stacks are only looked at.
     unsafe {
-        let mut activation: lua::lua_Debug = std::mem::zeroed();
-        let mut level = 1;
-        let mut found = false;
-        while lua::lua_getstack(state, level, &mut activation) != 0 {
-            lua::lua_getinfo(state, c"nS".as_ptr(), &mut activation);
-            let is_native = !activation.what.is_null() && *activation.what == b'C' as c_char;
-            let is_finaliser =
-                !activation.name.is_null() && std::ffi::CStr::from_ptr(activation.name).to_bytes() == b"__gc";
-            if is_native || is_finaliser {
-                found = true;
-                break;
-            }
-            level += 1;
-        }
         push_str(state, "cannot wait inside ");
-        if found {
-            push_function_name(state, &mut activation);
-        } else {
+        let resumer = shared(state).stuck.get();
+        if !push_barrier(state, state) && (resumer.is_null() || !push_barrier(state, resumer)) {
             push_str(state, "a native function");
         }
         push_str(state, ": Lua cannot leave that call and come back; wait before or after it");
@@ -498,11 +533,45 @@ unsafe fn raise_unyieldable(state: Raw) -> ! {
     }
 }
 
-/// Pushes the name of a function: `table.sort` if a library has it, else what the call named it.
-unsafe fn push_function_name(state: Raw, activation: &mut lua::lua_Debug) {
-    // SAFETY: contract of `push`; `activation` belongs to a live call of `state`.
+/// Pushes the name of the innermost call in `of` that Lua cannot come back to; `false` when there is none.
+unsafe fn push_barrier(state: Raw, of: Raw) -> bool {
+    // SAFETY: contract of `push`; `of` is `state` or a coroutine that has, further out, resumed it.
     unsafe {
-        lua::lua_getinfo(state, c"f".as_ptr(), activation);
+        let mut activation: lua::lua_Debug = std::mem::zeroed();
+        let mut level = 1;
+        while lua::lua_getstack(of, level, &mut activation) != 0 {
+            level += 1;
+            lua::lua_getinfo(of, c"nS".as_ptr(), &mut activation);
+            let is_native = !activation.what.is_null() && *activation.what == b'C' as c_char;
+            let is_finaliser =
+                !activation.name.is_null() && std::ffi::CStr::from_ptr(activation.name).to_bytes() == b"__gc";
+            if !is_native && !is_finaliser {
+                continue;
+            }
+            push_function_name(state, of, &mut activation);
+            let name = &*check_string(state, -1);
+            // These know how to be left.
+            let can_be_left = [&b"_G.pcall"[..], b"_G.xpcall", b"coroutine.resume", b"coroutine.wrap"].contains(&name);
+            if !can_be_left {
+                return true;
+            }
+            lua::lua_settop(state, -2);
+        }
+        false
+    }
+}
+
+/// Pushes the name of a function: `table.sort` if a library has it, else what the call named it.
+unsafe fn push_function_name(state: Raw, of: Raw, activation: &mut lua::lua_Debug) {
+    // SAFETY: contract of `push`; `activation` belongs to a live call of `of`.
+    unsafe {
+        if lua::lua_checkstack(of, 1) == 0 {
+            return push_str(state, "a native function");
+        }
+        lua::lua_getinfo(of, c"f".as_ptr(), activation);
+        if of != state {
+            lua::lua_xmove(of, state, 1);
+        }
         let function = lua::lua_gettop(state);
         lua::lua_getfield(state, lua::LUA_REGISTRYINDEX, c"_LOADED".as_ptr());
         lua::lua_pushnil(state);

@@ -184,7 +184,12 @@ pub(super) use parking;
 parking!(accept, accept_k, |state, again| {
     let id = me(state);
     let yieldable = can_yield(state);
-    guarded(|| shared(state).attempt(Op::Accept, again, yieldable, |core, me| try_accept(core, me, id)))
+    guarded(|| {
+        if again {
+            shared(state).core.borrow_mut().scheduler.retry_if_early();
+        }
+        shared(state).attempt(Op::Accept, again, yieldable, |core, me| try_accept(core, me, id))
+    })
 });
 
 fn try_accept(core: &mut Core, me: Option<TaskId>, id: SocketId) -> Attempt {

@@ -333,6 +333,11 @@ unsafe fn send_all(state: Raw, index: c_int, offset: usize, again: bool) -> c_in
             let yieldable = can_yield(state);
             let mut taken = 0;
             let answer = guarded(|| {
+                if index > 2 && !again {
+                    // Nobody may write between the parts of one write.
+                    let mut core = shared(state).core.borrow_mut();
+                    core.scheduler.budget = core.scheduler.budget.max(1);
+                }
                 shared(state).attempt(Op::Write, again, yieldable, |core, me| {
                     part.with(|bytes| {
                         let rest = bytes.get(offset..).unwrap_or_default();

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     clock::{NEVER, nanos},
+    error::{Error, Kind},
     scheduler::{Op, Outcome, State, TaskId},
     shared::{Grave, Shared},
 };
@@ -205,13 +206,24 @@ pub(crate) fn run_task(lua: &Lua, shared: &Shared, id: TaskId) -> mlua::Result<T
     if status == lua::LUA_YIELD {
         // SAFETY: the coroutine has yielded; what a script's own yield left is dropped.
         unsafe { lua::lua_settop(thread, -count - 1) };
-        let mut core = shared.core.borrow_mut();
-        let core = &mut core.scheduler;
-        let Some(task) = core.tasks.get_mut(id) else { return Ok(Turn::Parked) };
+        let mut borrowed = shared.core.borrow_mut();
+        let scheduler = &mut borrowed.scheduler;
+        let Some(task) = scheduler.tasks.get_mut(id) else { return Ok(Turn::Parked) };
         if task.state == State::Running {
-            core.park_ready();
-        } else if task.cancelled && task.ignored > crate::scheduler::IGNORED_MAX {
+            scheduler.park_ready();
+        } else if task.is_doomed() && task.cancelled {
             return Ok(Turn::Ended(State::Cancelled, 0));
+        } else if task.is_doomed() {
+            let (op, why) = match task.is_interrupted() {
+                true => (Op::Group, "the body went on although a child had failed; it was ended by force"),
+                false => (Op::Deadline, "the task went on although its deadline had passed; it was ended by force"),
+            };
+            let kind = if op == Op::Group { Kind::Cancelled } else { Kind::Timeout };
+            let place = position(task.thread).map(|at| format!("stack traceback:\n\t{at}"));
+            task.extra().traceback = place;
+            drop(borrowed);
+            end_by_force(lua, shared, thread, Error::new(kind, op.as_str(), why));
+            return Ok(Turn::Ended(State::Failed, 1));
         }
         return Ok(Turn::Parked);
     }
@@ -272,6 +284,26 @@ pub(crate) fn kill(lua: &Lua, shared: &Shared, thread: Thread) {
             lua::lua_closethread(thread.state, raw.state());
             shared.blocked.set(shared.blocked.get() - 1);
         });
+    }
+}
+
+/// Ends a coroutine as [`kill`] does, and leaves `error` on its stack.
+fn end_by_force(lua: &Lua, shared: &Shared, thread: Raw, error: Error) {
+    // SAFETY: no borrow is alive; the coroutine is suspended and anchored, and its stack is empty once it is closed.
+    unsafe {
+        lua.exec_raw_lua(|raw| {
+            shared.blocked.set(shared.blocked.get() + 1);
+            lua::lua_closethread(thread, raw.state());
+            shared.blocked.set(shared.blocked.get() - 1);
+            lua::lua_settop(thread, 0);
+        });
+    }
+    let answer = shared.fail(error);
+    // SAFETY: as above. The answer is nil and the error, of which the error stays.
+    unsafe {
+        lua.exec_raw_lua(|_| push(thread, answer));
+        lua::lua_rotate(thread, 1, -1);
+        lua::lua_settop(thread, 1);
     }
 }
 
@@ -586,6 +618,24 @@ parking!(group_wait, group_wait_k, |state, again| {
     })
 });
 
+/// `check()`: raises when the running task has been asked to end, as a wait does.
+unsafe extern "C-unwind" fn check(state: Raw) -> c_int {
+    // SAFETY: rules of this module.
+    unsafe {
+        push(
+            state,
+            guarded(|| {
+                let shared = shared(state);
+                let mut core = shared.core.borrow_mut();
+                match core.scheduler.running() {
+                    Some(task) if task.is_to_end() => shared.throw(cancelled(Op::Group)),
+                    _ => Answer::True,
+                }
+            }),
+        )
+    }
+}
+
 /// `group_raise(task token)`: raises the error that a child of a group died of.
 unsafe extern "C-unwind" fn raise_failure(state: Raw) -> c_int {
     // SAFETY: rules of this module.
@@ -691,7 +741,7 @@ pub(crate) fn install(lua: &Lua) -> mlua::Result<Table> {
     let primitives = lua.create_table()?;
     let on_tasks: [(&str, lua::lua_CFunction); 4] =
         [("join", join), ("cancel", cancel), ("status", status), ("name", name)];
-    let others: [(&str, lua::lua_CFunction); 12] = [
+    let others: [(&str, lua::lua_CFunction); 13] = [
         ("spawn", spawn),
         ("sleep", sleep),
         ("park", park),
@@ -701,6 +751,7 @@ pub(crate) fn install(lua: &Lua) -> mlua::Result<Table> {
         ("now", now),
         ("has_ended", has_ended),
         ("group_wait", group_wait),
+        ("check", check),
         ("raise_failure", raise_failure),
         ("dial", dial),
         ("resolve", resolve),

@@ -16,6 +16,8 @@ const AHEAD_MAX: usize = 1024 * 1024;
 pub(crate) struct Pool {
     chunks: Vec<Box<[u8]>>,
     outputs: Vec<Vec<u8>>,
+    /// Memory given back that is not kept: a script may be about to get its bytes.
+    parting: Box<[u8]>,
 }
 
 impl Pool {
@@ -27,6 +29,15 @@ impl Pool {
     pub(crate) fn give_chunk(&mut self, chunk: Box<[u8]>) {
         if chunk.len() == CHUNK && self.chunks.len() < KEPT {
             self.chunks.push(chunk);
+        } else if !chunk.is_empty() {
+            self.parting = chunk;
+        }
+    }
+
+    /// Frees what was given back and is not kept, once no answer points to it any more.
+    pub(crate) fn part(&mut self) {
+        if !self.parting.is_empty() {
+            self.parting = Box::default();
         }
     }
 
@@ -65,7 +76,7 @@ impl Input {
         &self.memory[self.start as usize..self.end as usize]
     }
 
-    /// Drops `n` bytes off the front. The memory stays as it is until the next call.
+    /// Drops `n` bytes off the front. The memory stays as it is until the next call; `settle` does not free it.
     pub(crate) fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.len());
         self.start += n as u32;

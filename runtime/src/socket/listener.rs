@@ -27,6 +27,8 @@ pub(crate) struct Listener {
     /// TLS for every connection, and how long its handshake may take.
     pub(crate) tls: Option<(Arc<ServerConfig>, Nanos)>,
     pub(crate) readable: bool,
+    /// A connection that a look has taken and nobody has accepted.
+    found: Option<Plain>,
     pub(crate) reader: Option<TaskId>,
     pub(crate) owner: Option<TaskId>,
 }
@@ -41,7 +43,7 @@ impl Listener {
     }
 
     fn new(kind: Kind, options: StreamOptions, nodelay: bool) -> Self {
-        Self { kind, options, nodelay, tls: None, readable: true, reader: None, owner: None }
+        Self { kind, options, nodelay, tls: None, readable: true, found: None, reader: None, owner: None }
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -53,6 +55,9 @@ impl Listener {
 
     /// Takes the next connection; `WouldBlock` when nobody waits.
     pub(crate) fn accept(&mut self) -> io::Result<Plain> {
+        if let Some(plain) = self.found.take() {
+            return Ok(plain);
+        }
         if !self.readable {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -71,6 +76,17 @@ impl Listener {
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Whether `accept` has something to say. There is no way to look but to take.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match self.accept() {
+            Ok(plain) => {
+                self.found = Some(plain);
+                true
+            }
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 

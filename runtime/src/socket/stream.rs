@@ -61,7 +61,7 @@ impl Default for StreamOptions {
     }
 }
 
-/// What a stream has while sending is not just a matter of time.
+/// What a stream has while sending is not just a matter of time, or when it has failed.
 #[derive(Debug, Default)]
 struct Sending {
     /// The task in the middle of a write that did not fit.
@@ -70,6 +70,8 @@ struct Sending {
     writers: Vec<TaskId>,
     /// Why nothing can be sent any more.
     failure: Option<Error>,
+    /// Why nothing more can be read, if the other side did not simply end.
+    cut: Option<Error>,
 }
 
 /// A connected byte stream.
@@ -91,6 +93,7 @@ pub(crate) struct Stream {
     pub(crate) owner: Option<TaskId>,
     /// What few streams have.
     sending: Option<Box<Sending>>,
+    /// Nothing more can be read.
     ended: bool,
     /// `wake` was called and no turn has seen it.
     pub(crate) nudged: bool,
@@ -230,7 +233,7 @@ impl Stream {
                 }
             }
             Goal::All(max) if len > max => return Some(Read::Failed(too_long(op, "stream", max))),
-            Goal::All(_) if self.ended => return Some(self.hand_out(len, len)),
+            Goal::All(_) if self.ended && self.cut().is_none() => return Some(self.hand_out(len, len)),
             Goal::All(_) => {}
         }
         self.ended.then(|| Read::Failed(self.end_error(op, len)))
@@ -251,15 +254,24 @@ impl Stream {
     }
 
     fn read_failed(&mut self, op: Op, error: TransportError) -> Read {
+        let error = error.into_error(op);
+        self.end_with(error.clone());
+        Read::Failed(error)
+    }
+
+    /// Nothing more can be read, and every read from now on says why.
+    fn end_with(&mut self, error: Error) {
         self.ended = true;
-        Read::Failed(error.into_error(op))
+        self.sending().cut.get_or_insert(error);
+    }
+
+    fn cut(&self) -> Option<&Error> {
+        self.sending.as_ref().and_then(|sending| sending.cut.as_ref())
     }
 
     fn end_error(&self, op: Op, unread: usize) -> Error {
-        if let Some(failure) = self.failure(op)
-            && failure.kind == Kind::Tls
-        {
-            return failure;
+        if let Some(cut) = self.cut() {
+            return Error { op: op.as_str(), ..cut.clone() };
         }
         match unread {
             0 => Error::new(Kind::Closed, op.as_str(), "the other side has closed the connection"),
@@ -347,7 +359,7 @@ impl Stream {
                 // The reader meets the same error when it reads.
                 Err(TransportError::Tls(_)) => return true,
                 Err(TransportError::Io(error)) => {
-                    self.fail(Error::from_io(Op::Read.as_str(), &error));
+                    self.end_with(Error::from_io(Op::Read.as_str(), &error));
                     return true;
                 }
             }
@@ -393,7 +405,7 @@ impl Stream {
                 self.input.settle(pool);
                 return false;
             }
-            Err(TransportError::Io(error)) => self.fail(Error::from_io(Op::Read.as_str(), &error)),
+            Err(TransportError::Io(error)) => self.end_with(Error::from_io(Op::Read.as_str(), &error)),
             Err(TransportError::Tls(error)) => self.fail(tls::describe(Op::Read, &error)),
         }
         true
@@ -421,7 +433,18 @@ impl Stream {
 
     /// Makes both directions fail from now on.
     pub(crate) fn fail(&mut self, error: Error) {
-        self.ended = true;
+        self.end_with(error.clone());
+        self.stop_writing(error);
+    }
+
+    /// After a failure to send. What the other side said before it closed can still be read.
+    fn write_failed(&mut self, error: TransportError) {
+        let concerns_both = matches!(error, TransportError::Tls(_));
+        let error = error.into_error(Op::Write);
+        if concerns_both { self.fail(error) } else { self.stop_writing(error) }
+    }
+
+    fn stop_writing(&mut self, error: Error) {
         self.output = Vec::new();
         self.sent = 0;
         self.sending().failure.get_or_insert(error);
@@ -454,24 +477,30 @@ impl Stream {
                     }
                     Err(TransportError::Blocked) => break,
                     Err(error) => {
-                        self.fail(error.into_error(Op::Write));
+                        self.write_failed(error);
                         return bytes.len();
                     }
                 }
             }
         }
-        let rest = &bytes[taken..];
-        let fits = rest.len().min(self.room());
-        if fits > 0 {
-            if self.output.capacity() == 0 {
-                self.output = pool.output();
+        loop {
+            let rest = &bytes[taken..];
+            let fits = rest.len().min(self.room());
+            if fits > 0 {
+                if self.output.capacity() == 0 {
+                    self.output = pool.output();
+                }
+                self.output.extend_from_slice(&rest[..fits]);
+                taken += fits;
             }
-            self.output.extend_from_slice(&rest[..fits]);
+            // A writer that parks is woken by an event, and one comes only after the system took no more.
+            if self.unsent() >= CORKED_MAX || taken < bytes.len() {
+                self.flush(pool);
+            }
+            if taken == bytes.len() || self.failure(Op::Write).is_some() || self.room() == 0 {
+                return taken;
+            }
         }
-        if self.unsent() >= CORKED_MAX {
-            self.flush(pool);
-        }
-        taken + fits
     }
 
     fn mark_sent(&mut self, n: usize, pool: &mut Pool) {
@@ -496,12 +525,12 @@ impl Stream {
                 Ok(0) => break,
                 Ok(n) => self.mark_sent(n, pool),
                 Err(TransportError::Blocked) => return,
-                Err(error) => return self.fail(error.into_error(Op::Write)),
+                Err(error) => return self.write_failed(error),
             }
         }
         match self.transport.flush(&mut self.ready) {
             Ok(()) | Err(TransportError::Blocked) => {}
-            Err(error) => self.fail(error.into_error(Op::Write)),
+            Err(error) => self.write_failed(error),
         }
     }
 
@@ -534,6 +563,9 @@ impl Stream {
 
     /// Ends the sending direction; what was written has been flushed before.
     pub(crate) fn shutdown_write(&mut self) -> std::io::Result<()> {
+        if self.shut {
+            return Ok(());
+        }
         self.shut = true;
         self.transport.shutdown_write(&mut self.ready)
     }

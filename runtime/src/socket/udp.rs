@@ -51,6 +51,20 @@ impl Udp {
         }
     }
 
+    /// Whether `receive` has something to say.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        if !self.readable {
+            return false;
+        }
+        match self.socket.peek_from(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Sends one datagram, to the fixed peer when `to` is none.
     pub(crate) fn send(&mut self, data: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
         if !self.writable {
