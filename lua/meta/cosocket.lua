@@ -7,10 +7,16 @@
 ---
 --- Answers have one shape: a value, or `nil` and an error of the outside world.
 --- Success with nothing to say is `true`. Wrong arguments (a type, an unknown
---- option) raise, and blame the line that called.
+--- option) raise an error of kind `argument`, which blames the line that called.
 ---
 --- Parking functions end early with a `timeout` error when an enclosing
---- `cosocket.deadline` passes; a timed-out read has consumed nothing.
+--- `cosocket.deadline` passes; a timed-out read has consumed nothing. When the
+--- task is cancelled they raise an error of kind `cancelled`, so that the task
+--- unwinds and its `<close>` variables run.
+---
+--- Parking is possible wherever Lua can yield: in `pcall`, metamethods, iterators,
+--- coroutines inside a task. In a `table.sort` comparator, a `string.gsub` callback
+--- or a finaliser it is not, and the error says so.
 local cosocket = {}
 
 ---@alias cosocket.ErrorKind
@@ -24,6 +30,7 @@ local cosocket = {}
 ---| "connect"   # no address could be reached
 ---| "tls"       # the handshake or the certificate failed
 ---| "io"        # the system said no; `code` has its name
+---| "argument"  # the caller made a mistake; raised, never returned
 
 --- What the outside world did. `tostring(err)` is one line that says what to do.
 ---@class cosocket.Error
@@ -46,6 +53,15 @@ function cosocket.error(kind, op, message, fields) end
 ---@param kind? cosocket.ErrorKind
 ---@return boolean
 function cosocket.is_error(value, kind) end
+
+--- Checks a table of options, for stacks: unknown keys (with the nearest known one), wrong types
+--- and negative numbers raise, and blame the caller of the function that calls this.
+---@param op string The function the options belong to.
+---@param given table?
+---@param known table<string, string> The type of each option: `"number"`, `"integer"`, or several as `"boolean|table"`.
+---@param level? integer Calls between the mistake and this one. Default 2.
+---@return table options `given`, or an empty table.
+function cosocket.check_options(op, given, known, level) end
 
 -- Connections -----------------------------------------------------------------
 
@@ -303,8 +319,10 @@ local Task = {}
 ---@async
 ---@return any ...
 function Task:join() end
---- Ends the task: what it waits for is given up, its `<close>` variables run, sockets it reads are closed.
+--- Ends the task: its wait raises a `cancelled` error, its `<close>` variables run (and may wait no more), and the
+--- sockets it has opened or reads are closed. To give up a wait and keep the socket, use a deadline.
 function Task:cancel() end
+--- The task's name, as listings and errors show it; `new` changes it.
 ---@param new? string
 ---@return string
 function Task:name(new) end
@@ -316,14 +334,18 @@ function Task:status() end
 ---@return cosocket.Task
 ---@overload fun(name: string, fn: (fun(...): ...), ...): cosocket.Task
 function cosocket.spawn(fn, ...) end
---- Runs `fn(...)`; tasks it spawns are children. Returns what `fn` returned once they have all ended.
---- The first error cancels the rest and is raised here.
+--- Runs `fn(...)`; tasks it spawns, and tasks they spawn, are children. Returns what `fn` returned once they have all
+--- ended. The first error cancels the rest and is raised here.
 ---@async
+---@param fn fun(...): ...
+---@return any ...
 function cosocket.group(fn, ...) end
---- Runs `fn(...)`, in which every wait ends with a `timeout` error `seconds` from now; nested ones keep the earlier.
+--- Runs `fn(...)`, in which every wait ends with a `timeout` error `seconds` from now; nested ones keep the earlier,
+--- and groups opened inside hand it to their children. A wait that is over in time is not touched: what it got stays.
 ---@async
 ---@param seconds number
----@return any ... What `fn` returned, or `nil` and the timeout.
+---@param fn fun(...): ...
+---@return any ... What `fn` returned; `nil` and the timeout when that was nothing, or when `fn` raised the timeout.
 function cosocket.deadline(seconds, fn, ...) end
 ---@async
 ---@param seconds number
