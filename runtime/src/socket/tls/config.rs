@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use data_encoding::BASE64;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
@@ -156,7 +156,7 @@ pub(crate) fn parse_pin(text: &str) -> Option<[u8; 32]> {
         }
         return Some(pin);
     }
-    BASE64_STANDARD.decode(digits).ok()?.try_into().ok()
+    BASE64.decode(digits.as_bytes()).ok()?.try_into().ok()
 }
 
 /// Configurations by their options.
