@@ -1,0 +1,247 @@
+//! What scripts do with sockets that they have.
+
+use std::rc::Rc;
+
+use mlua::{IntoLuaMulti, Lua, Table, Value};
+use slotmap::KeyData;
+
+use super::{Answer, connect, define, listen::listen, mistake, tls::start_tls, udp::open_udp};
+use crate::{
+    error::{Code, Error, Kind},
+    ffi::{NewSocket, SocketRef, SocketType},
+    reactor::Core,
+    scheduler::TaskId,
+    shared::Shared,
+    socket::{Goal, Plain, Socket, SocketId, StreamOptions, tls},
+};
+
+pub(super) fn closed(op: &'static str) -> Error {
+    Error::new(Kind::Closed, op, "this side has closed the socket")
+}
+
+pub(super) fn add_socket_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table) -> mlua::Result<()> {
+    let metatable: Table = methods.raw_get("__metatable")?;
+    methods.raw_set("__metatable", Value::Nil)?;
+    define(lua, shared, methods, "close", |_, shared, socket: SocketRef| {
+        shared.core.borrow_mut().close(socket.0);
+        Ok(true)
+    })?;
+    define(lua, shared, &metatable, "__close", |_, shared, (socket, _): (SocketRef, Value)| {
+        shared.core.borrow_mut().close(socket.0);
+        Ok(())
+    })?;
+    define(lua, shared, methods, "local_address", |_, shared, socket: SocketRef| -> Answer<String> {
+        let core = shared.core.borrow();
+        let address = match core.sockets.get(socket.0) {
+            Some(Socket::Stream(stream)) if !stream.closing => stream.transport().plain.local_address(),
+            Some(Socket::Listener(listener)) => listener.local_address(),
+            Some(Socket::Udp(udp)) => udp.local_address().map(|address| address.to_string()),
+            _ => return Ok(Err(closed("local_address"))),
+        };
+        Ok(address.map_err(|error| Error::from_io("local_address", &error)))
+    })?;
+    define(lua, shared, &metatable, "__tostring", |_, shared, socket: SocketRef| {
+        let core = shared.core.borrow();
+        Ok(match core.sockets.get(socket.0) {
+            Some(Socket::Stream(stream)) if !stream.closing => {
+                let peer = stream.transport().plain.peer_address().unwrap_or_default();
+                format!("stream ({}{peer})", if stream.transport().tls.is_some() { "TLS, " } else { "" })
+            }
+            Some(Socket::Listener(listener)) => format!("listener ({})", listener.local_address().unwrap_or_default()),
+            Some(Socket::Udp(udp)) => {
+                format!("udp ({})", udp.local_address().map(|at| at.to_string()).unwrap_or_default())
+            }
+            _ => "socket (closed)".to_owned(),
+        })
+    })
+}
+
+pub(super) fn add_stream_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table) -> mlua::Result<()> {
+    define(lua, shared, methods, "peer_address", |_, shared, socket: SocketRef| -> Answer<String> {
+        match shared.core.borrow_mut().stream(socket.0) {
+            Some(stream) => {
+                let address = stream.transport().plain.peer_address();
+                Ok(address.map_err(|error| Error::from_io("peer_address", &error)))
+            }
+            None => Ok(Err(closed("peer_address"))),
+        }
+    })?;
+    define(lua, shared, methods, "tls_info", |lua, shared, socket: SocketRef| {
+        let info = match shared.core.borrow_mut().stream(socket.0) {
+            Some(stream) => stream.transport().tls.as_ref().and_then(|tls| tls.info()),
+            None => None,
+        };
+        info.map(|info| info_table(lua, info)).transpose()
+    })
+}
+
+/// What `tls_info` answers, as a table.
+fn info_table(lua: &Lua, info: tls::Info) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.raw_set("version", info.version)?;
+    table.raw_set("cipher", info.cipher)?;
+    table.raw_set("alpn", info.alpn.map(|name| lua.create_string(name)).transpose()?)?;
+    table.raw_set("server_name", info.server_name)?;
+    table.raw_set("resumed", info.resumed)?;
+    if let Some(peer) = info.peer {
+        let certificate = lua.create_table()?;
+        certificate.raw_set("subject", peer.subject)?;
+        certificate.raw_set("issuer", peer.issuer)?;
+        certificate.raw_set("names", peer.names)?;
+        certificate.raw_set("not_before", peer.not_before)?;
+        certificate.raw_set("not_after", peer.not_after)?;
+        certificate.raw_set("sha256", peer.sha256)?;
+        certificate.raw_set("spki_sha256", peer.spki_sha256)?;
+        table.raw_set("peer_certificate", certificate)?;
+    }
+    Ok(table)
+}
+
+/// Adds what the prelude does with sockets.
+pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua::Result<()> {
+    connect::add_primitives(lua, shared, native)?;
+    define(lua, shared, native, "set_option", |_, shared, (socket, name, value): (SocketRef, String, Value)| {
+        set_option(shared, socket.0, &name, &value)
+    })?;
+    define(lua, shared, native, "shutdown", |_, shared, socket: SocketRef| -> Answer<bool> {
+        Ok(match shared.core.borrow_mut().stream(socket.0) {
+            Some(stream) => stream.shutdown_write().map(|()| true).map_err(|error| Error::from_io("shutdown", &error)),
+            None => Err(closed("shutdown")),
+        })
+    })?;
+    define(
+        lua,
+        shared,
+        native,
+        "start_tls",
+        |_, shared, (socket, side, options, host): (SocketRef, String, Value, Option<String>)| {
+            start_tls(shared, socket.0, &side, &options, host)
+        },
+    )?;
+    define(lua, shared, native, "listen", |_, shared, (target, options): (Table, Table)| {
+        listen(shared, &target, &options)
+    })?;
+    define(lua, shared, native, "udp", |_, shared, options: Table| open_udp(shared, &options))?;
+    define(lua, shared, native, "pair", |lua, shared, ()| {
+        let made = mio::net::UnixStream::pair().and_then(|(one, other)| {
+            let mut core = shared.core.borrow_mut();
+            let one = core.add_stream(Plain::Unix(one), StreamOptions::default())?;
+            let other = core.add_stream(Plain::Unix(other), StreamOptions::default())?;
+            for id in [one, other] {
+                if let Some(stream) = core.stream(id) {
+                    stream.paired = true;
+                }
+            }
+            Ok((NewSocket(SocketType::Stream, one), NewSocket(SocketType::Stream, other)))
+        });
+        match made {
+            Ok(both) => both.into_lua_multi(lua),
+            Err(error) => (Value::Nil, Error::from_io("pair", &error)).into_lua_multi(lua),
+        }
+    })?;
+    define(lua, shared, native, "is_readable", |_, shared, socket: SocketRef| {
+        let mut core = shared.core.borrow_mut();
+        let Core { sockets, pool, .. } = &mut *core;
+        Ok(match sockets.get_mut(socket.0) {
+            Some(Socket::Stream(stream)) => stream.closing || stream.is_readable(pool),
+            Some(Socket::Listener(listener)) => listener.is_ready(),
+            Some(Socket::Udp(udp)) => udp.is_ready(),
+            _ => true,
+        })
+    })?;
+    define(lua, shared, native, "watch_socket", |_, shared, (socket, _): (SocketRef, Value)| -> Answer<bool> {
+        let mut core = shared.core.borrow_mut();
+        let Some(me) = core.scheduler.current else { return Ok(Ok(true)) };
+        let reader = match core.sockets.get_mut(socket.0) {
+            Some(Socket::Stream(stream)) => {
+                stream.want(Goal::Any);
+                &mut stream.reader
+            }
+            Some(Socket::Listener(listener)) => &mut listener.reader,
+            Some(Socket::Udp(udp)) => &mut udp.reader,
+            _ => return Ok(Ok(true)),
+        };
+        if reader.is_some_and(|other| other != me) {
+            let message = "another task is waiting here already; one task reads at a time";
+            return Ok(Err(Error::new(Kind::Io, "select", message).with_code(Code::Name("EBUSY".into()))));
+        }
+        *reader = Some(me);
+        Ok(Ok(true))
+    })?;
+    define(lua, shared, native, "unwatch_socket", |_, shared, (socket, token): (SocketRef, Option<i64>)| {
+        let mut core = shared.core.borrow_mut();
+        // The task may have been ended by force: then it is not the one that runs.
+        let me = token.map(|token| TaskId::from(KeyData::from_ffi(token as u64)));
+        let reader = match core.sockets.get_mut(socket.0) {
+            Some(Socket::Stream(stream)) => &mut stream.reader,
+            Some(Socket::Listener(listener)) => &mut listener.reader,
+            Some(Socket::Udp(udp)) => &mut udp.reader,
+            _ => return Ok(()),
+        };
+        if *reader == me {
+            *reader = None;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn stream_options(options: &Table) -> mlua::Result<StreamOptions> {
+    let mut made = StreamOptions::default();
+    if let Some(bytes) = options.get::<Option<i64>>("queue_max")? {
+        made.queue_max = bytes.clamp(1, u32::MAX.into()) as u32;
+    }
+    Ok(made)
+}
+
+/// The system's keep-alive setting for `true`, or for the idle seconds given.
+pub(super) fn keepalive(value: &Value) -> Option<socket2::TcpKeepalive> {
+    let idle = match value {
+        Value::Boolean(true) => 60.0,
+        Value::Integer(number) => *number as f64,
+        Value::Number(number) => *number,
+        _ => return None,
+    };
+    let seconds = idle.clamp(1.0, 32_767.0) as u64;
+    Some(socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(seconds)))
+}
+
+fn set_option(shared: &Shared, id: SocketId, name: &str, value: &Value) -> Answer<bool> {
+    let op = "set_option";
+    let mut core = shared.core.borrow_mut();
+    let Some(stream) = core.stream(id) else { return Ok(Err(closed(op))) };
+    let size = || value.as_i64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=1 << 30).contains(n));
+    let wrong = |wanted: &str| Ok(Err(mistake(op, format!("set_option: {name} wants {wanted}"))));
+    let plain = &stream.transport().plain;
+    let result = match name {
+        "queue_max" => match size() {
+            Some(bytes) => {
+                stream.set_queue_max(bytes as u32);
+                Ok(())
+            }
+            None => return wrong("a number of bytes"),
+        },
+        "receive_buffer" | "send_buffer" => match size() {
+            Some(bytes) if name == "send_buffer" => plain.socket().set_send_buffer_size(bytes),
+            Some(bytes) => plain.socket().set_recv_buffer_size(bytes),
+            None => return wrong("a number of bytes"),
+        },
+        "nodelay" => match (value.as_boolean(), plain.tcp()) {
+            (None, _) => return wrong("a boolean"),
+            (Some(on), Some(tcp)) => tcp.set_tcp_nodelay(on),
+            (Some(_), None) => Ok(()),
+        },
+        "keepalive" => match (value, plain.tcp()) {
+            (_, None) => Ok(()),
+            (Value::Boolean(false), Some(tcp)) => tcp.set_keepalive(false),
+            (value, Some(tcp)) => match keepalive(value) {
+                Some(idle) => tcp.set_tcp_keepalive(&idle),
+                None => return wrong("a boolean or the idle time in seconds"),
+            },
+        },
+        _ => {
+            let known = "nodelay, keepalive, queue_max, receive_buffer, send_buffer";
+            return Ok(Err(mistake(op, format!("unknown option {name:?}; there are {known}"))));
+        }
+    };
+    Ok(result.map(|()| true).map_err(|error| Error::from_io(op, &error)))
+}
