@@ -135,13 +135,16 @@ function Scope.__close(scope, err)
     return
   end
   -- The body's own error comes first, unless it is only the echo of the child's.
-  if err == nil or cosocket.is_error(err, "cancelled") then native.raise_failure(failed) end
+  if err == nil or cosocket.is_error(err, "cancelled") then native.raise_failure(failed, scope.place) end
   native.release(failed)
 end
 
 function cosocket.group(fn, ...)
   if type(fn) ~= "function" then mistake("group", "group wants a function", 2) end
-  local scope <close> = setmetatable({ token = native.group_enter() }, Scope)
+  -- Where it stands must be known before: when a child's error is raised here, the calls are gone.
+  local caller = debug.getinfo(2, "Sl")
+  local place = caller and ("%s:%d"):format(caller.short_src, caller.currentline)
+  local scope <close> = setmetatable({ token = native.group_enter(), place = place }, Scope)
   return fn(...)
 end
 
@@ -743,7 +746,7 @@ local function search(name)
   for _, searcher in ipairs(package.searchers) do
     local loader, extra = searcher(name)
     if type(loader) == "function" then return loader, extra end
-    if type(loader) == "string" then tried[#tried + 1] = loader end
+    if type(loader) == "string" then tried[#tried + 1] = "\n\t" .. loader:gsub("^\n\t", "") end
   end
   error(("module '%s' not found:%s"):format(name, table.concat(tried)), 3)
 end

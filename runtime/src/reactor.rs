@@ -599,7 +599,7 @@ impl Core {
                 let doing = match task.state {
                     crate::scheduler::State::Waiting => {
                         let time = seconds(now.saturating_sub(task.since));
-                        format!("waits in {} since {time:.1} s{}", task.op.as_str(), self.describe_wait(task.wait))
+                        format!("waits in {}{} for {time:.1} s", task.op.as_str(), self.describe_wait(task.wait))
                     }
                     state => state.as_str().to_owned(),
                 };
@@ -615,7 +615,9 @@ impl Core {
         match wait {
             Wait::Socket(id) => match self.sockets.get(id) {
                 Some(Socket::Stream(stream)) => {
-                    stream.transport().plain.peer_address().map(|peer| format!(", peer {peer}")).unwrap_or_default()
+                    // A socketpair's ends have no names.
+                    let peer = stream.transport().plain.peer_address().unwrap_or_default();
+                    if peer.is_empty() { peer } else { format!(", peer {peer}") }
                 }
                 Some(Socket::Listener(listener)) => {
                     listener.local_address().map(|at| format!(", at {at}")).unwrap_or_default()

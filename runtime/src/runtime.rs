@@ -450,7 +450,7 @@ impl Runtime {
     /// The error of a task that no group and no joiner takes.
     fn top_level_failure(&self, run: &mut Run, id: TaskId, thread: ffi::Thread) -> Result<(), RunError> {
         let value = ffi::failure_value(&self.lua, thread)?;
-        let message = value.to_string().unwrap_or_else(|_| format!("an error that is a {}", value.type_name()));
+        let message = describe_error(&value);
         let failure = {
             let core = self.shared.core.borrow();
             let Some(task) = core.scheduler.tasks.get(id) else { return Ok(()) };
@@ -591,4 +591,27 @@ fn syntax_message(error: &mlua::Error) -> String {
         mlua::Error::SyntaxError { message, .. } => message.clone(),
         other => other.to_string(),
     }
+}
+
+/// An error value as text. A table that does not say how it wants to be shown is shown by its fields.
+fn describe_error(value: &Value) -> String {
+    let plain = || value.to_string().unwrap_or_else(|_| format!("an error that is a {}", value.type_name()));
+    let Value::Table(table) = value else { return plain() };
+    if table.metatable().is_some_and(|meta| meta.contains_key("__tostring").unwrap_or(false)) {
+        return plain();
+    }
+    let show = |value: &Value| match value {
+        Value::String(text) => format!("{:?}", text.to_string_lossy()),
+        other => other.to_string().unwrap_or_else(|_| other.type_name().to_owned()),
+    };
+    let mut fields: Vec<String> = table
+        .pairs::<Value, Value>()
+        .filter_map(Result::ok)
+        .map(|(key, value)| match &key {
+            Value::String(name) => format!("{} = {}", name.to_string_lossy(), show(&value)),
+            other => format!("[{}] = {}", show(other), show(&value)),
+        })
+        .collect();
+    fields.sort();
+    format!("{{{}}}", fields.join(", "))
 }

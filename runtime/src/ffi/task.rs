@@ -151,6 +151,14 @@ unsafe extern "C-unwind" fn body_k(state: Raw, status: c_int, _context: lua::lua
     }
 }
 
+/// A traceback without the lines that every task has: those of the prelude and of what called the task.
+fn without_plumbing(traceback: &str) -> String {
+    let ours =
+        |line: &&str| line.starts_with("\t[cosocket]:") || line.ends_with("'raise_failure'") || *line == "\t[C]: in ?";
+    let lines: Vec<&str> = traceback.lines().filter(|line| !ours(line)).collect();
+    if lines.len() > 1 { lines.join("\n") } else { String::new() }
+}
+
 /// Message handler of a task: notes where an error was raised.
 unsafe extern "C-unwind" fn note_error(state: Raw) -> c_int {
     // SAFETY: rules of this module; the text stays on the stack while it is copied.
@@ -161,12 +169,14 @@ unsafe extern "C-unwind" fn note_error(state: Raw) -> c_int {
         guarded(|| {
             let mut core = shared(state).core.borrow_mut();
             if let Some(task) = core.scheduler.running() {
-                let mut traceback = String::from_utf8_lossy(&*text).into_owned();
+                let mut traceback = without_plumbing(&String::from_utf8_lossy(&*text));
                 let extra = task.extra();
                 if let Some((from, cause)) = extra.cause.take()
                     && from == identity
                 {
-                    traceback.push('\n');
+                    if !traceback.is_empty() {
+                        traceback.push('\n');
+                    }
                     traceback.push_str(&cause);
                 }
                 extra.traceback = Some(traceback);
@@ -636,17 +646,24 @@ unsafe extern "C-unwind" fn check(state: Raw) -> c_int {
     }
 }
 
-/// `group_raise(task token)`: raises the error that a child of a group died of.
+/// `raise_failure(task token[, place of the group])`: raises the error that a child of a group died of.
 unsafe extern "C-unwind" fn raise_failure(state: Raw) -> c_int {
     // SAFETY: rules of this module.
     unsafe {
         let id: TaskId = KeyData::from_ffi(check_integer(state, 1) as u64).into();
+        let place = match lua::lua_isnoneornil(state, 2) {
+            0 => check_string(state, 2),
+            _ => ptr::slice_from_raw_parts(ptr::null(), 0),
+        };
         let mut thread: Raw = ptr::null_mut();
         guarded(|| {
             let mut core = shared(state).core.borrow_mut();
             thread = task_thread(&core, id);
             if !thread.is_null() {
-                let text = core.scheduler.traceback_of(id);
+                let mut text = core.scheduler.traceback_of(id);
+                if !place.is_null() {
+                    text = format!("{text}\nof the group at {}", String::from_utf8_lossy(&*place));
+                }
                 let identity = lua::lua_topointer(thread, -1) as usize;
                 if let Some(me) = core.scheduler.running() {
                     me.extra().cause = Some((identity, text));
