@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, ffi::c_int, mem::size_of, ptr};
 
-use mlua::{AnyUserData, FromLua, Lua, Table, Value, ffi as lua};
+use mlua::{AnyUserData, FromLua, Lua, Table, Value, ffi as lua, state::RawLua};
 
 use super::{Answer, Raw, check_integer, check_string, guarded, opt_integer, push, raise, raise_value};
 use crate::buffer::{Buffer, Order, fits};
@@ -68,8 +68,24 @@ impl FromLua for BufferRef {
                 return Ok(Self(userdata));
             }
         }
-        Err(mlua::Error::FromLuaConversionError { from: found, to: "cosocket.Buffer".to_owned(), message: None })
+        Err(wrong(found))
     }
+
+    /// The same for an argument still on the stack, without a protected call: a codec takes a
+    /// buffer with every message.
+    unsafe fn from_stack(index: c_int, lua: &RawLua) -> mlua::Result<Self> {
+        // SAFETY: mlua hands out an index of that state; `to_cell` only reads.
+        unsafe {
+            if !to_cell(lua.state(), index).is_null() {
+                return AnyUserData::from_stack(index, lua).map(Self);
+            }
+            Err(wrong(Value::from_stack(index, lua)?.type_name()))
+        }
+    }
+}
+
+fn wrong(found: &'static str) -> mlua::Error {
+    mlua::Error::FromLuaConversionError { from: found, to: "cosocket.Buffer".to_owned(), message: None }
 }
 
 /// The buffer at `index`, or null.
