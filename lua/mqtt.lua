@@ -140,7 +140,9 @@ end
 local function check_together(options, address)
   local function range(name, least, most)
     local value = options[name]
-    if value and (value < least or value > most) then mistake(("%s must be from %d to %d"):format(name, least, most)) end
+    if value and (value < least or value > most) then
+      mistake(("%s must be from %d to %d"):format(name, least, most))
+    end
   end
   range("keep_alive", 0, 65535)
   range("session_expiry", 0, 0xFFFFFFFF)

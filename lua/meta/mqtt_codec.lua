@@ -68,8 +68,8 @@ local codec = {}
 ---@field topic string
 ---@field payload string
 ---@field qos mqtt.Qos
----@field retain boolean
----@field dup? boolean With QoS 1 and 2.
+---@field retain? true Kept by the server, or sent because it was kept.
+---@field dup? true Perhaps sent before.
 ---@field packet_id? integer With QoS 1 and 2.
 ---@field properties? mqtt.Properties
 

@@ -10,6 +10,7 @@ local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local drive = require("net.drive")
 local log = require("log").new("mqtt.broker")
+local reason = require("mqtt.reason")
 local server_session = require("mqtt.server_session")
 
 local now = cosocket.now
@@ -26,21 +27,6 @@ local SUBSCRIPTIONS_MAX = 10000
 local CLIENTS_MAX = 10000
 --- Seconds a parting word may take to leave.
 local GOODBYE = 2
-
--- Reason codes (2.4).
-local NO_MATCHING_SUBSCRIBERS = 0x10
-local NO_SUBSCRIPTION_EXISTED = 0x11
-local UNSPECIFIED = 0x80
-local IDENTIFIER_NOT_VALID = 0x85
-local BAD_USER_NAME_OR_PASSWORD = 0x86
-local SERVER_SHUTTING_DOWN = 0x8B
-local BAD_AUTHENTICATION_METHOD = 0x8C
-local SERVER_BUSY = 0x89
-local SESSION_TAKEN_OVER = 0x8E
-local QUOTA_EXCEEDED = 0x97
-local QOS_NOT_SUPPORTED = 0x9B
-local SHARED_NOT_SUPPORTED = 0x9E
-local DISCONNECT_WITH_WILL = 0x04
 
 ---@class mqtt.BrokerOptions
 ---@field tls? cosocket.TlsServerOptions For an address that begins with `tls://`.
@@ -147,7 +133,7 @@ function Broker:send(peer, message, qos, retain, identifiers, waited)
   if not ok then
     log.error("a message could not be forwarded", { client = session.client_id, topic = message.topic, error = err })
   elseif session.outgoing:waiting_count() > WAITING_MAX then
-    expel(peer, QUOTA_EXCEEDED)
+    expel(peer, reason.quota_exceeded)
   end
   flush(peer)
 end
@@ -209,8 +195,8 @@ end
 ---@param from string?
 ---@return integer code For the PUBACK.
 function Broker:publish(message, from)
-  if message.retain and not self:retain(message) then return QUOTA_EXCEEDED end
-  return self:route(message, from) and 0 or NO_MATCHING_SUBSCRIBERS
+  if message.retain and not self:retain(message) then return reason.quota_exceeded end
+  return self:route(message, from) and 0 or reason.no_matching_subscribers
 end
 
 --- Sends what is retained and matches a new subscription [MQTT-3.3.1-9] to [MQTT-3.3.1-11].
@@ -251,9 +237,9 @@ function RECEIVE.subscribe(broker, peer, packet)
     local filter = subscription.filter
     local old = peer.subscriptions[filter]
     if filter:find("^%$share/") then
-      codes[i] = SHARED_NOT_SUPPORTED
+      codes[i] = reason.shared_subscriptions_not_supported
     elseif not old and peer.subscription_count >= SUBSCRIPTIONS_MAX then
-      codes[i] = QUOTA_EXCEEDED
+      codes[i] = reason.quota_exceeded
     else
       subscription.qos = math.min(subscription.qos, 1)
       subscription.identifier = identifiers and identifiers[1]
@@ -274,7 +260,7 @@ function RECEIVE.unsubscribe(_, peer, packet)
   local codes = {}
   for i, filter in ipairs(packet.filters) do
     local had = peer.subscriptions[filter] ~= nil
-    codes[i] = had and 0 or NO_SUBSCRIPTION_EXISTED
+    codes[i] = had and 0 or reason.no_subscription_existed
     if had then
       peer.subscriptions[filter], peer.subscription_count = nil, peer.subscription_count - 1
     end
@@ -284,7 +270,7 @@ end
 
 function RECEIVE.disconnect(_, peer, packet)
   -- [MQTT-3.14.4-3]: only a normal goodbye takes the will back; 3.1.1 has no other [MQTT-3.14.4-3 there].
-  if packet.reason_code ~= DISCONNECT_WITH_WILL then peer.will = nil end
+  if packet.reason_code ~= reason.disconnect_with_will then peer.will = nil end
 end
 
 -- Connections -----------------------------------------------------------------
@@ -296,22 +282,24 @@ end
 ---@return integer?
 function Broker:objection(packet)
   local properties = packet.properties
-  if self.stream_count > CLIENTS_MAX then return SERVER_BUSY end
+  if self.stream_count > CLIENTS_MAX then return reason.server_busy end
   -- 3.1.1: [MQTT-3.1.3-8]
-  if packet.client_id == "" and not packet.clean_start and packet.protocol_version == 4 then return IDENTIFIER_NOT_VALID end
+  if packet.client_id == "" and not packet.clean_start and packet.protocol_version == 4 then
+    return reason.client_identifier_not_valid
+  end
   -- [MQTT-4.12.0-1]
-  if properties and properties.authentication_method then return BAD_AUTHENTICATION_METHOD end
+  if properties and properties.authentication_method then return reason.bad_authentication_method end
   -- [MQTT-3.2.2-12]
-  if packet.will and packet.will.qos > 1 then return QOS_NOT_SUPPORTED end
+  if packet.will and packet.will.qos > 1 then return reason.qos_not_supported end
   local authenticate = self.options.authenticate
   if authenticate then
     local ok, answer = pcall(authenticate, packet.client_id, packet.username, packet.password)
     if not ok then
       if cosocket.is_error(answer, "cancelled") then error(answer, 0) end
       log.error(("authenticate failed: %s"):format(tostring(answer)))
-      return UNSPECIFIED
+      return reason.unspecified_error
     end
-    if not answer then return BAD_USER_NAME_OR_PASSWORD end
+    if not answer then return reason.bad_user_name_or_password end
   end
 end
 
@@ -340,7 +328,7 @@ function Broker:welcome(peer, packet)
   local old = self.peers[session.client_id]
   if old then
     -- [MQTT-3.1.4-3] (3.1.1: [MQTT-3.1.4-2])
-    expel(old, SESSION_TAKEN_OVER)
+    expel(old, reason.session_taken_over)
     self:depart(old)
   end
   peer.will = packet.will
@@ -441,7 +429,7 @@ function Broker:close()
   self.forget_stop()
   if self.listener then self.listener:close() end
   for stream, session in pairs(self.streams) do
-    session:disconnect(SERVER_SHUTTING_DOWN)
+    session:disconnect(reason.server_shutting_down)
     stream:try_flush(session.output)
     stream:wake()
   end

@@ -3,9 +3,8 @@
 
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
+local deliveries = require("mqtt.delivery")
 local drive = require("net.drive")
-local inboxes = require("mqtt.inbox")
-local log = require("log").new("mqtt")
 local publication = require("mqtt.publication")
 
 local now = cosocket.now
@@ -34,12 +33,10 @@ local LINGER = 1
 ---@field private stream cosocket.Stream
 ---@field private session mqtt.Session
 ---@field private input cosocket.Buffer
----@field private inbox mqtt.Inbox
+---@field private delivery mqtt.Delivery
 ---@field private err cosocket.Error? Why it is closed.
 ---@field private ended cosocket.Event Set when the owner has let go of the socket.
----@field private room cosocket.Event Set while there is room for received messages.
----@field private goodbye {reason_code: integer?}? Asked to close.
----@field private takers table<thread, mqtt.Route> Coroutines that take messages.
+---@field private goodbye boolean Asked to close.
 ---@field private forget_stop fun()
 local Client = {}
 Client.__index = Client
@@ -56,31 +53,6 @@ function Client:flush()
   if #output > 0 then self.stream:wake() end
 end
 
---- Lets the owner read on, when so much has been taken that it may.
----@private
-function Client:make_room()
-  if not self.room:is_set() and self.inbox:has_room() then self.room:set() end
-end
-
---- Waits with `wait(object)`. What is waited for may come after what was received and is not taken yet: when it
---- is a taker of messages that waits, reading must go on.
----@private
----@async
----@generic T
----@param wait fun(object: T): true?, cosocket.Error?
----@param object T
----@return true? ok
----@return cosocket.Error? err
-function Client:wait(wait, object)
-  local route = self.takers[coroutine.running()]
-  if not route then return wait(object) end
-  route.asking = true
-  self:make_room()
-  local ok, err = wait(object)
-  route.asking = false
-  return ok, err
-end
-
 --- Waits for the answer to `ticket`.
 ---@private
 ---@async
@@ -92,7 +64,7 @@ function Client:await(ticket)
   if not ticket.answer and not ticket.err then
     local event = cosocket.event()
     ticket.event = event
-    local ok, err = self:wait(event.wait, event)
+    local ok, err = self.delivery:wait(event.wait, event)
     if not ok then return nil, err end
   end
   return ticket.answer, ticket.err
@@ -142,7 +114,7 @@ function Client:publish(topic, payload, options)
   if options then qos, retain, properties = publication.check("publish", options) end
   local session, stream = self.session, self.stream
   while #session.output > OUTPUT_MAX do
-    local ok, err = self:wait(stream.flush, stream)
+    local ok, err = self.delivery:wait(stream.flush, stream)
     if not ok then return nil, self.err or err end
     stream:try_flush(session.output)
   end
@@ -223,7 +195,7 @@ function Client:subscribe(filters, options, handler)
       retain_handling = options.retain_handling,
     }
     -- The first messages may come before the answer (3.8.4).
-    if handler then routes[i] = self.inbox:add(filter, handler) end
+    if handler then routes[i] = self.delivery.inbox:add(filter, handler) end
   end
   local properties
   if options.identifier or options.user then
@@ -236,7 +208,7 @@ function Client:subscribe(filters, options, handler)
   local ticket, err = self.session:subscribe(subscriptions, properties, now())
   if ticket then answer, err = self:await(ticket) end
   if not answer then
-    for _, route in ipairs(routes) do self:drop_route(route) end
+    for _, route in ipairs(routes) do self.delivery:drop(route) end
     ---@cast err cosocket.Error
     return nil, err.kind == "closed" and self.err or err
   end
@@ -244,7 +216,7 @@ function Client:subscribe(filters, options, handler)
   for i, code in ipairs(codes) do
     if code >= 0x80 then
       failed = failed or i
-      if routes[i] then self:drop_route(routes[i]) end
+      if routes[i] then self.delivery:drop(routes[i]) end
     end
   end
   if failed then
@@ -273,7 +245,7 @@ function Client:unsubscribe(filters)
     if (codes[i] or 0) >= 0x80 then
       failed = failed or i
     else
-      self:finish_all(self.inbox:remove_handlers(filter))
+      self.delivery:drop_handlers(filter)
     end
   end
   if failed then
@@ -294,135 +266,23 @@ function Client:status()
     keep_alive = session.keep_alive,
     in_flight = session.outgoing.in_flight,
     waiting = session.outgoing:waiting_count(),
-    received_bytes = self.inbox.bytes,
-    dropped = self.inbox.dropped,
+    received_bytes = self.delivery.inbox.bytes,
+    dropped = self.delivery.inbox.dropped,
     session_present = connack and connack.session_present or false,
     server = connack and connack.properties or {},
     error = self.err,
   }
 end
 
--- Received messages -----------------------------------------------------------
-
---- Acknowledges a message, once everybody who got it is done with it.
----@private
----@param message mqtt.Publish
-function Client:finish(message)
-  if message.qos > 0 and self.inbox:finish(message) then
-    self.session:acknowledge(message, now())
-    self:flush()
-  end
-end
-
----@private
----@param messages mqtt.Publish[]
-function Client:finish_all(messages)
-  for _, message in ipairs(messages) do self:finish(message) end
-  self:make_room()
-end
-
----@private
----@param route mqtt.Route
-function Client:drop_route(route)
-  self:finish_all(self.inbox:remove(route))
-end
-
---- What went wrong in a handler and where; a cancellation goes through as it is.
-local function failure(err)
-  if cosocket.is_error(err, "cancelled") then return err end
-  return { message = tostring(err), traceback = debug.traceback("", 2) }
-end
-
---- Runs a handler for all that waits for it: a task.
----@async
----@param client mqtt.Client
----@param route mqtt.Route
-local function work(client, route)
-  local me = coroutine.running()
-  client.takers[me] = route
-  local done <close> = setmetatable({}, {
-    __close = function()
-      route.worker, client.takers[me] = nil, nil
-    end,
-  })
-  while true do
-    local message = client.inbox:take(route)
-    if not message then return end
-    client:make_room()
-    local ok, err = xpcall(route.handler, failure, message, client)
-    if not ok then
-      if cosocket.is_error(err) then error(err, 0) end
-      -- It is told, and the client lives on.
-      local text = ("the handler of %q failed: %s"):format(route.filter, err.message)
-      log.error(text, { topic = message.topic, traceback = err.traceback })
-    end
-    client:finish(message)
-  end
-end
-
----@private
----@param message mqtt.Publish
-function Client:deliver(message)
-  local routes = self.inbox:deliver(message)
-  if not routes then
-    if self.inbox.dropped == 1 then
-      log.warn("nobody takes messages, and receive_queue_max is reached: they are dropped", { topic = message.topic })
-    end
-    self.session:acknowledge(message, now())
-    return
-  end
-  for i = 1, #routes do
-    local route = routes[i]
-    if route.handler and not route.worker then
-      route.worker = cosocket.spawn(("mqtt handler of %s"):format(route.filter), work, self, route)
-    end
-  end
-end
-
 --- Received messages, for a `for` loop: those that match `filter`, or all that no handler and no other loop
 --- takes. It does not subscribe. A QoS 1 message is acknowledged when the next one is asked for. The loop ends
---- when the client is closed.
+--- when the client is closed; when the connection was lost, after the last message that had come.
 ---@async
 ---@param filter? string
 ---@return fun(): mqtt.Publish?
 function Client:messages(filter)
   if filter ~= nil then filter_list("messages", filter) end
-  local inbox = self.inbox
-  local route = filter and inbox:add(filter) or inbox.rest
-  if filter then inbox:claim_rest(route) end
-  local current ---@type mqtt.Publish?
-  local taker ---@type thread?
-  local function release()
-    if current then self:finish(current) end
-    if taker then self.takers[taker] = nil end
-    current, taker, route.taken = nil, nil, false
-  end
-  ---@async
-  local function next_message()
-    release()
-    route.taken, taker = true, coroutine.running()
-    while true do
-      local message = inbox:take(route)
-      if message then
-        self.takers[taker], current = route, message
-        self:make_room()
-        return message
-      end
-      if self.err then return nil end
-      local arrived = route.arrived or cosocket.event()
-      route.arrived = arrived
-      arrived:clear()
-      local ok, err = arrived:wait()
-      if not ok then error(err, 0) end
-    end
-  end
-  local guard = setmetatable({}, {
-    __close = function()
-      release()
-      if filter then self:drop_route(route) end
-    end,
-  })
-  return next_message, nil, nil, guard
+  return self.delivery:messages(filter)
 end
 
 -- The owner -------------------------------------------------------------------
@@ -437,11 +297,8 @@ function Client:lose(err)
     ticket.err = err
     if ticket.event then ticket.event:set() end
   end
-  for route in self.inbox:each() do
-    if route.arrived then route.arrived:set() end
-  end
-  self.room:set()
-  if self.forget_stop then self.forget_stop() end
+  self.delivery:finish_up(self.goodbye)
+  self.forget_stop()
 end
 
 --- Sends what is left, and closes so that it arrives.
@@ -485,22 +342,21 @@ end
 ---@param client mqtt.Client
 ---@return cosocket.Error err
 local function serve(client)
-  local stream, session, input, inbox = client.stream, client.session, client.input, client.inbox
+  local stream, session, input, delivery = client.stream, client.session, client.input, client.delivery
   local next_event = drive.next_event
   while not client.goodbye do
-    if inbox.bytes >= inbox.bytes_max and inbox:is_full() then
-      client.room:clear()
+    if delivery:is_full() then
+      delivery:hold()
       session:pause(true, now())
-      local ok, err = drive.hold(stream, session, client.room)
+      local ok, err = drive.hold(stream, session, delivery.room)
       session:pause(false, now())
-      client.room:set()
       if not ok then return err --[[@as cosocket.Error]] end
     else
       local event, err = next_event(stream, session, input)
       if not event then return err --[[@as cosocket.Error]] end
       local type = event.type
       if type == "publish" then
-        client:deliver(event)
+        delivery:deliver(event)
       elseif type == "disconnect" then
         return told(event)
       else
@@ -537,9 +393,9 @@ end
 ---@return true
 function Client:close(reason_code)
   if not self.err and not self.goodbye then
-    self.goodbye = { reason_code = reason_code }
+    self.goodbye = true
     self.session:disconnect(reason_code)
-    self.room:set()
+    self.delivery.room:set()
     self:flush()
     self.stream:wake()
   end
@@ -566,16 +422,12 @@ local client = {}
 ---@param receive_queue_max integer
 ---@return mqtt.Client
 function client.new(stream, session, input, receive_queue_max)
-  local self = setmetatable({
-    stream = stream,
-    session = session,
-    input = input,
-    inbox = inboxes.new(receive_queue_max),
-    ended = cosocket.event(),
-    room = cosocket.event(),
-    takers = setmetatable({}, { __mode = "k" }),
-  }, Client)
-  self.room:set()
+  local self = setmetatable({ stream = stream, session = session, input = input, goodbye = false }, Client)
+  self.ended = cosocket.event()
+  self.delivery = deliveries.new(self, receive_queue_max, function(message)
+    session:acknowledge(message, now())
+    self:flush()
+  end)
   self.forget_stop = cosocket.on_stop(function() self:close() end)
   cosocket.spawn(("mqtt %s"):format(session.client_id), own, self)
   return self

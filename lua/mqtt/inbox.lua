@@ -152,7 +152,8 @@ function Inbox:deliver(message)
     route.last = last
     route[last] = message
     local arrived = route.arrived
-    if arrived then arrived:set() end
+    -- Only who has found nothing waits.
+    if arrived and last == route.first then arrived:set() end
   end
   self.bytes = self.bytes + cost(message) * count
   if count > 1 and message.qos > 0 then self.shares[message] = count end

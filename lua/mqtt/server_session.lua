@@ -6,19 +6,12 @@
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local outgoing = require("mqtt.outgoing")
+local reason = require("mqtt.reason")
 
 local decode, encode, encode_ack, encode_publish = codec.decode, codec.encode, codec.encode_ack, codec.encode_publish
 
 --- A silent client is given up after this many times its Keep Alive [MQTT-3.1.2-24].
 local KEEP_ALIVE_FACTOR = 1.5
-
--- Reason codes (2.4).
-local PROTOCOL_ERROR = 0x82
-local UNSUPPORTED_PROTOCOL_VERSION = 0x84
-local KEEP_ALIVE_TIMEOUT = 0x8D
-local RECEIVE_MAXIMUM_EXCEEDED = 0x93
-local TOPIC_ALIAS_INVALID = 0x94
-local QOS_NOT_SUPPORTED = 0x9B
 
 --- What 3.1.1 calls a refusal (3.1.1, 3.2.2.3); all others are "not authorized".
 local CONNECT_RETURN = { [0x84] = 1, [0x85] = 2, [0x88] = 3, [0x89] = 3, [0x97] = 3, [0x86] = 4, [0x87] = 5 }
@@ -29,7 +22,14 @@ local PACKETS = {
   waiting = { connect = true },
   -- Between CONNECT and the owner's answer nothing is looked at (3.1.4).
   connecting = {},
-  connected = { publish = true, puback = true, subscribe = true, unsubscribe = true, pingreq = true, disconnect = true },
+  connected = {
+    publish = true,
+    puback = true,
+    subscribe = true,
+    unsubscribe = true,
+    pingreq = true,
+    disconnect = true,
+  },
   closed = {},
 }
 
@@ -54,7 +54,7 @@ Session.__index = Session
 ---@param message string
 ---@param code? integer
 local function protocol_error(message, code)
-  return nil, cosocket.error("protocol", "mqtt.broker", message, { code = code or PROTOCOL_ERROR })
+  return nil, cosocket.error("protocol", "mqtt.broker", message, { code = code or reason.protocol_error })
 end
 
 ---@private
@@ -85,8 +85,9 @@ function Session:expire(now)
     self.deadline = due
     return true
   end
-  self:disconnect(KEEP_ALIVE_TIMEOUT)
-  return nil, cosocket.error("timeout", "mqtt.broker", "silent for longer than its Keep Alive", { code = KEEP_ALIVE_TIMEOUT })
+  self:disconnect(reason.keep_alive_timeout)
+  local message = "silent for longer than its Keep Alive"
+  return nil, cosocket.error("timeout", "mqtt.broker", message, { code = reason.keep_alive_timeout })
 end
 
 -- Commands --------------------------------------------------------------------
@@ -195,8 +196,9 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Session:unsuback(packet, codes)
-  local reason_codes = self.version == 5 and codes or nil
-  return encode(self.output, { type = "unsuback", packet_id = packet.packet_id, reason_codes = reason_codes }, self.version)
+  local unsuback = { type = "unsuback", packet_id = packet.packet_id }
+  if self.version == 5 then unsuback.reason_codes = codes end
+  return encode(self.output, unsuback, self.version)
 end
 
 --- Ends the connection with a reason, which only MQTT 5 can say.
@@ -227,17 +229,17 @@ function RECEIVE:publish(packet)
   local properties = packet.properties
   if properties and properties.topic_alias then
     -- [MQTT-3.2.2-18]: this server allows none.
-    return protocol_error("a topic alias, and none is taken", TOPIC_ALIAS_INVALID)
+    return protocol_error("a topic alias, and none is taken", reason.topic_alias_invalid)
   end
   if properties and properties.subscription_identifier then
     -- [MQTT-3.3.4-6]
     return protocol_error("a subscription identifier in a PUBLISH to the server")
   end
-  if packet.qos == 2 then return protocol_error("QoS 2, and at most 1 is taken", QOS_NOT_SUPPORTED) end
+  if packet.qos == 2 then return protocol_error("QoS 2, and at most 1 is taken", reason.qos_not_supported) end
   if packet.qos == 1 then
     -- [MQTT-3.3.4-7]
     if self.unacknowledged >= self.options.receive_maximum then
-      return protocol_error("more than Receive Maximum allows", RECEIVE_MAXIMUM_EXCEEDED)
+      return protocol_error("more than Receive Maximum allows", reason.receive_maximum_exceeded)
     end
     self.unacknowledged = self.unacknowledged + 1
   end
@@ -246,7 +248,9 @@ end
 
 function RECEIVE:puback(packet)
   local ticket = self.outgoing.live[packet.packet_id]
-  if not ticket then return protocol_error(("PUBACK for packet identifier %d, which nothing has"):format(packet.packet_id)) end
+  if not ticket then
+    return protocol_error(("PUBACK for packet identifier %d, which nothing has"):format(packet.packet_id))
+  end
   self.outgoing:settle(ticket)
 end
 
@@ -274,7 +278,7 @@ end
 ---@return nil
 ---@return cosocket.Error err
 function Session:reject(err)
-  if self.state == "waiting" and err.code == UNSUPPORTED_PROTOCOL_VERSION then
+  if self.state == "waiting" and err.code == reason.unsupported_protocol_version then
     -- [MQTT-3.1.2-2]
     self:refuse(err.code)
   else

@@ -8,6 +8,7 @@
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local outgoing = require("mqtt.outgoing")
+local reason = require("mqtt.reason")
 
 local decode, encode, encode_ack, encode_publish = codec.decode, codec.encode, codec.encode_ack, codec.encode_publish
 
@@ -15,16 +16,6 @@ local decode, encode, encode_ack, encode_publish = codec.decode, codec.encode, c
 local KEEP_ALIVE_SHARE = 0.9
 --- Seconds the answer to a PINGREQ may take at most.
 local PING_TIMEOUT_MAX = 30
-
--- Reason codes (2.4).
-local PROTOCOL_ERROR = 0x82
-local RECEIVE_MAXIMUM_EXCEEDED = 0x93
-local TOPIC_ALIAS_INVALID = 0x94
-local RETAIN_NOT_SUPPORTED = 0x9A
-local QOS_NOT_SUPPORTED = 0x9B
-local SHARED_NOT_SUPPORTED = 0x9E
-local IDENTIFIERS_NOT_SUPPORTED = 0xA1
-local WILDCARDS_NOT_SUPPORTED = 0xA2
 
 --- Which commands each state allows.
 ---@type table<string, table<string, true>>
@@ -85,7 +76,7 @@ Session.__index = Session
 ---@param message string
 ---@param code? integer
 local function protocol_error(op, message, code)
-  return nil, cosocket.error("protocol", op, message, { code = code or PROTOCOL_ERROR })
+  return nil, cosocket.error("protocol", op, message, { code = code or reason.protocol_error })
 end
 
 ---@param op string
@@ -223,7 +214,7 @@ function Session:publish(topic, payload, qos, retain, properties, now)
   local window = self.outgoing
   if retain and not self.retain_available then
     -- [MQTT-3.2.2-14]
-    return refused("mqtt.publish", "the server does not retain messages", RETAIN_NOT_SUPPORTED)
+    return refused("mqtt.publish", "the server does not retain messages", reason.retain_not_supported)
   end
   if not qos or qos == 0 then
     local ok, err = encode_publish(
@@ -238,7 +229,7 @@ function Session:publish(topic, payload, qos, retain, properties, now)
   if qos > self.maximum_qos then
     -- [MQTT-3.2.2-11]
     local message = ("the server takes at most QoS %d"):format(self.maximum_qos)
-    return refused("mqtt.publish", message, QOS_NOT_SUPPORTED)
+    return refused("mqtt.publish", message, reason.qos_not_supported)
   end
   ---@type mqtt.Ticket
   local ticket =
@@ -285,13 +276,13 @@ function Session:subscribe(subscriptions, properties, now)
   for _, subscription in ipairs(subscriptions) do
     -- 3.2.2.3.11 to 3.2.2.3.13
     if can.wildcard_subscription_available == false and subscription.filter:find("[+#]") then
-      return refused(op, "the server takes no wildcards", WILDCARDS_NOT_SUPPORTED)
+      return refused(op, "the server takes no wildcards", reason.wildcard_subscriptions_not_supported)
     elseif can.shared_subscription_available == false and subscription.filter:find("^%$share/") then
-      return refused(op, "the server takes no shared subscriptions", SHARED_NOT_SUPPORTED)
+      return refused(op, "the server takes no shared subscriptions", reason.shared_subscriptions_not_supported)
     end
   end
   if can.subscription_identifier_available == false and properties and properties.subscription_identifier then
-    return refused(op, "the server takes no subscription identifiers", IDENTIFIERS_NOT_SUPPORTED)
+    return refused(op, "the server takes no subscription identifiers", reason.subscription_identifiers_not_supported)
   end
   local packet = { type = "subscribe", subscriptions = subscriptions, properties = properties }
   return self:ask(op, packet, #subscriptions, now)
@@ -306,7 +297,8 @@ end
 function Session:unsubscribe(filters, properties, now)
   local ok, err = self:check("mqtt.unsubscribe", "unsubscribe")
   if not ok then return nil, err end
-  return self:ask("mqtt.unsubscribe", { type = "unsubscribe", filters = filters, properties = properties }, #filters, now)
+  local packet = { type = "unsubscribe", filters = filters, properties = properties }
+  return self:ask("mqtt.unsubscribe", packet, #filters, now)
 end
 
 --- Acknowledges a received QoS 1 message. PUBACK packets leave in the order of the messages [MQTT-4.6.0-2],
@@ -319,7 +311,9 @@ function Session:acknowledge(message, now)
   if message.qos == 0 then return true end
   local id = message.packet_id --[[@as integer]]
   -- The connection it came on is gone: the server will send it again.
-  if self.state ~= "connected" or self.unacknowledged[id] == nil then return self:check("mqtt.acknowledge", "acknowledge") end
+  if self.state ~= "connected" or self.unacknowledged[id] == nil then
+    return self:check("mqtt.acknowledge", "acknowledge")
+  end
   self.unacknowledged[id] = true
   while self.first <= self.last do
     id = self.received[self.first]
@@ -397,7 +391,7 @@ function RECEIVE:publish(packet)
   local properties = packet.properties
   if properties and properties.topic_alias then
     -- [MQTT-3.1.2-30]: we allow none.
-    return protocol_error("mqtt", "the server uses a topic alias, and we take none", TOPIC_ALIAS_INVALID)
+    return protocol_error("mqtt", "the server uses a topic alias, and we take none", reason.topic_alias_invalid)
   end
   if packet.qos == 0 then return packet end
   if packet.qos == 2 then return protocol_error("mqtt", "the server sends QoS 2, which was not asked for") end
@@ -408,7 +402,7 @@ function RECEIVE:publish(packet)
   end
   -- [MQTT-3.3.4-9]
   if self.version == 5 and self.last - self.first + 1 >= (self.options.receive_maximum or 65535) then
-    return protocol_error("mqtt", "the server sends more than Receive Maximum allows", RECEIVE_MAXIMUM_EXCEEDED)
+    return protocol_error("mqtt", "the server sends more than Receive Maximum allows", reason.receive_maximum_exceeded)
   end
   if self.first > self.last then self.first, self.last = 1, 0 end
   self.last = self.last + 1
@@ -440,16 +434,8 @@ local function answer(self, packet, type, now)
   return packet
 end
 
-function RECEIVE:puback(packet, now)
-  return answer(self, packet, "publish", now)
-end
-
-function RECEIVE:suback(packet, now)
-  return answer(self, packet, "subscribe", now)
-end
-
-function RECEIVE:unsuback(packet, now)
-  return answer(self, packet, "unsubscribe", now)
+for name, type in pairs({ puback = "publish", suback = "subscribe", unsuback = "unsubscribe" }) do
+  RECEIVE[name] = function(self, packet, now) return answer(self, packet, type, now) end
 end
 
 function RECEIVE:pingresp()

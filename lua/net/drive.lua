@@ -6,7 +6,7 @@
 --- |---|---|
 --- | `output` | bytes to send |
 --- | `deadline` | when `expire` wants to be called; `math.huge` is never |
---- | `receive(input, now)` | takes messages off the front of `input` until there is an event: `event`, `nil`, or `nil, err` |
+--- | `receive(input, now)` | takes messages off the front of `input` until one is an event: it, `nil`, or `nil, err` |
 --- | `expire(now)` | the deadline has passed: `true`, or `nil, err` when that is the end |
 
 local cosocket = require("cosocket")

@@ -4,22 +4,13 @@ local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local log = require("log")
 local mqtt = require("mqtt")
+local mqtt_peer = require("test.mqtt_peer")
 local test = require("test")
 
 -- Some tests make mistakes on purpose, which are told.
 log.level("off")
 
---- A broker, and a function that connects to it over a pair of streams.
-local function new_broker(options)
-  local one = broker.new(options)
-  return one, function(client_options)
-    local near, far = cosocket.pair()
-    one:serve(far)
-    return assert(mqtt.connect(near, client_options))
-  end
-end
-
---- A broker without that is asked in packets: sends them, and answers what came back until it was silent.
+--- Sends packets, and answers what came back until the broker was silent, and whether it closed.
 local function asked(one, version, ...)
   local near, far = cosocket.pair()
   one:serve(far)
@@ -64,7 +55,7 @@ end
 
 return {
   ["a message reaches everybody who has subscribed, in both versions"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local new <close> = connect({ version = 5 })
     local old <close> = connect({ version = "3.1.1" })
     local by_new, by_old = collect(new, "a/+"), collect(old, "#", { qos = 1 })
@@ -82,18 +73,19 @@ return {
   end,
 
   ["a publisher of MQTT 5 learns that nobody has subscribed"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect({ version = 5 })
     test.equal(client:publish("t", "", { qos = 1 }), 0x10)
     one:close()
   end,
 
   ["properties of a message pass unaltered and in order"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect()
     local seen = collect(client, "t")
     local user = { { "b", "1" }, { "a", "2" }, { "b", "3" } }
-    client:publish("t", "x", { response_topic = "r", correlation = "\0\1", content_type = "c", utf8 = true, user = user })
+    local options = { response_topic = "r", correlation = "\0\1", content_type = "c", utf8 = true, user = user }
+    client:publish("t", "x", options)
     settle()
     test.equal(seen[1].properties, {
       response_topic = "r",
@@ -106,7 +98,7 @@ return {
   end,
 
   ["one copy of a message has the identifiers of all subscriptions that match"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect()
     local seen = {}
     assert(client:subscribe("a/#", { identifier = 1 }))
@@ -130,7 +122,7 @@ return {
   end,
 
   ["a wildcard in front does not see topics that begin with a dollar"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect()
     local all, system = collect(client, "#"), collect(client, "$SYS/#")
     client:publish("$SYS/x", "hidden")
@@ -142,7 +134,7 @@ return {
   end,
 
   ["a subscription made again replaces the first"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect()
     assert(client:subscribe("t", { qos = 0 }))
     assert(client:subscribe("t", { qos = 1 }))
@@ -160,7 +152,7 @@ return {
 
   retained = {
     ["the last retained message of a topic is sent to who subscribes later"] = function()
-      local one, connect = new_broker()
+      local one, connect = mqtt_peer.broker()
       for _, version in ipairs({ 5, "3.1.1" }) do
         local client <close> = connect({ version = version })
         client:publish("r/1", "old", { retain = true, qos = 1 })
@@ -175,7 +167,7 @@ return {
         -- What is published to a subscription that exists is not marked [MQTT-3.3.1-12].
         client:publish("r/1", "live", { retain = true, qos = 1 })
         settle()
-        test.equal({ seen[3].payload, seen[3].retain }, { "live", false })
+        test.equal({ seen[3].payload, seen[3].retain }, { "live", nil })
         -- An empty one takes it back [MQTT-3.3.1-6].
         client:publish("r/1", "", { retain = true, qos = 1 })
         client:publish("r/2", "", { retain = true, qos = 1 })
@@ -189,7 +181,7 @@ return {
     end,
 
     ["retain handling and retain as published do what they say, each by itself"] = function()
-      local one, connect = new_broker()
+      local one, connect = mqtt_peer.broker()
       local client <close> = connect()
       client:publish("r", "kept", { retain = true, qos = 1 })
       local function count(options)
@@ -211,7 +203,7 @@ return {
     end,
 
     ["a retained message that has expired is gone, and one that has not says how long it has"] = function()
-      local one, connect = new_broker()
+      local one, connect = mqtt_peer.broker()
       local client <close> = connect()
       client:publish("r/short", "s", { retain = true, qos = 1, expiry = 5 })
       client:publish("r/long", "l", { retain = true, qos = 1, expiry = 100 })
@@ -225,7 +217,7 @@ return {
   },
 
   ["no local keeps a client's own messages from it"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local a <close> = connect({ client_id = "a" })
     local b <close> = connect({ client_id = "b" })
     local seen = collect(a, "t", { no_local = true })
@@ -238,7 +230,7 @@ return {
 
   wills = {
     ["the will of a client that is lost is published, retained if it says so"] = function()
-      local one, connect = new_broker()
+      local one, connect = mqtt_peer.broker()
       local watcher <close> = connect({ client_id = "watcher" })
       local seen = collect(watcher, "will/#", { qos = 1 })
       for _, version in ipairs({ 4, 5 }) do
@@ -266,7 +258,7 @@ return {
     end,
 
     ["a client that breaks the protocol or is silent for too long is lost too"] = function()
-      local one, connect = new_broker()
+      local one, connect = mqtt_peer.broker()
       local watcher <close> = connect({ client_id = "watcher", keep_alive = 0 })
       local seen = collect(watcher, "will")
       local connect_packet = {
@@ -293,14 +285,15 @@ return {
   },
 
   ["a second client of the same identifier takes over"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local watcher <close> = connect({ client_id = "watcher" })
     local wills = collect(watcher, "will")
     local first = connect({ client_id = "same", will = { topic = "will", payload = "first" } })
     local second <close> = connect({ client_id = "same" })
     for _ in first:messages() do end
     local err = first:status().error
-    test.equal({ err.kind, err.code, err.message }, { "closed", 0x8E, "the server ended the connection: session taken over" })
+    test.equal({ err.kind, err.code }, { "closed", 0x8E })
+    test.equal(err.message, "the server ended the connection: session taken over")
     settle()
     test.equal(#wills, 1)
     local seen = collect(second, "t")
@@ -311,7 +304,7 @@ return {
   end,
 
   ["who may connect is decided by authenticate"] = function()
-    local one = new_broker({
+    local one = mqtt_peer.broker({
       authenticate = function(client_id, username, password)
         if username == "broken" then error("oops") end
         return client_id == "c" and username == "u" and password == "p"
@@ -334,7 +327,7 @@ return {
   end,
 
   ["a client without an identifier is given one of its own"] = function()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local a <close> = connect()
     local b <close> = connect()
     local names = { a:status().client_id, b:status().client_id }
@@ -346,7 +339,7 @@ return {
   end,
 
   ["what this broker cannot is refused in the standard's words"] = function()
-    local one, connect = new_broker({ packet_max = 2000 })
+    local one, connect = mqtt_peer.broker({ packet_max = 2000 })
     local client <close> = connect()
     test.equal(test.fails("refused", client:subscribe("$share/g/a")).code, 0x9E)
     test.fails("limit", client:publish("t", ("x"):rep(3000)))
@@ -365,7 +358,7 @@ return {
   end,
 
   ["a server keep alive is told, and kept to"] = function()
-    local one, connect = new_broker({ server_keep_alive = 4 })
+    local one, connect = mqtt_peer.broker({ server_keep_alive = 4 })
     local client <close> = connect({ keep_alive = 100 })
     test.equal(client:status().keep_alive, 4)
     cosocket.sleep(60)
@@ -374,7 +367,7 @@ return {
   end,
 
   ["a client that does not read loses QoS 0 messages beyond its queue and no more memory"] = function()
-    local one, connect = new_broker({ queue_max = 100000 })
+    local one, connect = mqtt_peer.broker({ queue_max = 100000 })
     local near, far = cosocket.pair()
     one:serve(far)
     local output = cosocket.buffer()
@@ -423,7 +416,7 @@ return {
 
   ["whatever bytes a client sends, the others are served"] = function()
     local random = test.random()
-    local one, connect = new_broker()
+    local one, connect = mqtt_peer.broker()
     local client <close> = connect()
     local seen = collect(client, "t")
     local start = cosocket.buffer()

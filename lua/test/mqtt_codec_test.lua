@@ -99,7 +99,7 @@ local packets = {
       content_type = "t",
     },
   },
-  { type = "publish", topic = "t", payload = "", qos = 0, retain = false },
+  { type = "publish", topic = "t", payload = "", qos = 0 },
   { type = "puback", packet_id = 1, reason_code = 0x10, properties = { reason_string = "r" } },
   { type = "pubrec", packet_id = 1, reason_code = 0 },
   { type = "pubrel", packet_id = 1, reason_code = 0x92 },
@@ -132,7 +132,7 @@ return {
     for _, packet in ipairs({
       { type = "connect", protocol_version = 4, clean_start = true, keep_alive = 0, client_id = "" },
       { type = "connack", session_present = true, reason_code = 0 },
-      { type = "publish", topic = "t", payload = "p", qos = 1, retain = false, dup = false, packet_id = 1 },
+      { type = "publish", topic = "t", payload = "p", qos = 1, packet_id = 1 },
       { type = "puback", packet_id = 1, reason_code = 0 },
       { type = "suback", packet_id = 1, reason_codes = { 0x80 } },
       { type = "unsuback", packet_id = 1, reason_codes = {} },
@@ -267,8 +267,8 @@ return {
   ["a publish and an acknowledgement without tables are the same bytes"] = function()
     local buffer = cosocket.buffer()
     assert(codec.encode_publish(buffer, 5, "a/b", "hi", 1, true, true, 9, { topic_alias = 3 }))
-    local publish = { type = "publish", topic = "a/b", payload = "hi", qos = 1, retain = true, dup = true, packet_id = 9 }
-    publish.properties = { topic_alias = 3 }
+    local publish = { type = "publish", topic = "a/b", payload = "hi", qos = 1, packet_id = 9 }
+    publish.retain, publish.dup, publish.properties = true, true, { topic_alias = 3 }
     test.equal(buffer:take(), encoded(publish))
     for _, type in ipairs({ "puback", "pubrec", "pubrel", "pubcomp" }) do
       assert(codec.encode_ack(buffer, 5, type, 300))

@@ -98,7 +98,7 @@ impl<'a> Record<'a> {
 /// The table of one packet.
 pub(super) fn packet(lua: &Lua, names: &Names, packet: &Packet<'_>) -> mlua::Result<Table> {
     let kind = packet.packet_type();
-    let record = Record::new(lua, names, 7)?;
+    let record = Record::new(lua, names, fields_of(packet))?;
     let field = &names.field;
     record.set(&field.kind, &names.types[kind as usize - 1])?;
     match packet {
@@ -142,15 +142,32 @@ pub(super) fn packet(lua: &Lua, names: &Names, packet: &Packet<'_>) -> mlua::Res
     Ok(record.table)
 }
 
+/// How many fields the table of a packet will have: for the one that comes most often no more than that.
+fn fields_of(packet: &Packet<'_>) -> usize {
+    match packet {
+        Packet::Publish(publish) => {
+            let Publish { qos, retain, dup, properties, .. } = publish;
+            4 + usize::from(*qos > 0) + usize::from(*retain) + usize::from(*dup) + usize::from(!properties.is_empty())
+        }
+        Packet::Connect(_) => 8,
+        _ => 4,
+    }
+}
+
+/// `retain` and `dup` are there only when they are true: most messages have neither.
 fn publish(record: &Record<'_>, packet: &Publish<'_>) -> mlua::Result<()> {
     let field = &record.names.field;
     record.set(&field.topic, packet.topic)?;
     record.bytes(&field.payload, packet.payload)?;
     record.set(&field.qos, packet.qos)?;
-    record.set(&field.retain, packet.retain)?;
     if packet.qos > 0 {
-        record.set(&field.dup, packet.dup)?;
         record.set(&field.packet_id, packet.packet_id)?;
+    }
+    if packet.retain {
+        record.set(&field.retain, true)?;
+    }
+    if packet.dup {
+        record.set(&field.dup, true)?;
     }
     record.properties(packet.properties)
 }

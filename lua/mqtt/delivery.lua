@@ -1,0 +1,228 @@
+--- Brings received messages to those who take them, handlers and loops, and says when reading shall stop: a slow
+--- taker holds the server back and is not drowned.
+
+local cosocket = require("cosocket")
+local inboxes = require("mqtt.inbox")
+local log = require("log").new("mqtt")
+
+---@class mqtt.Delivery
+---@field inbox mqtt.Inbox
+---@field holding boolean Nothing is read until `room` is set.
+---@field room cosocket.Event
+---@field private over boolean No more will come.
+---@field private closed boolean What waits is not wanted any more either.
+---@field private client mqtt.Client
+---@field private acknowledge fun(message: mqtt.Publish)
+---@field private takers table<thread, mqtt.Route> Coroutines that take messages.
+local Delivery = {}
+Delivery.__index = Delivery
+
+-- Room ------------------------------------------------------------------------
+
+--- Whether reading shall stop now.
+---@return boolean
+function Delivery:is_full()
+  local inbox = self.inbox
+  return inbox.bytes >= inbox.bytes_max and inbox:is_full()
+end
+
+--- Nothing will be read until `room` is set.
+function Delivery:hold()
+  self.room:clear()
+  self.holding = true
+end
+
+--- Lets the owner read on, when so much has been taken that it may.
+---@private
+function Delivery:make_room()
+  if self.holding and self.inbox:has_room() then
+    self.holding = false
+    self.room:set()
+  end
+end
+
+--- Waits with `wait(object)` for something that may come after what was received and is not taken yet: when it
+--- is a taker of messages that waits, reading must go on.
+---@async
+---@generic T
+---@param wait fun(object: T): true?, cosocket.Error?
+---@param object T
+---@return true? ok
+---@return cosocket.Error? err
+function Delivery:wait(wait, object)
+  local route = self.takers[coroutine.running()]
+  if not route then return wait(object) end
+  route.asking = true
+  self:make_room()
+  local ok, err = wait(object)
+  route.asking = false
+  return ok, err
+end
+
+-- Done with messages ----------------------------------------------------------
+
+--- Acknowledges a message, once everybody who got it is done with it.
+---@private
+---@param message mqtt.Publish
+function Delivery:finish(message)
+  if message.qos > 0 and self.inbox:finish(message) then self.acknowledge(message) end
+end
+
+---@private
+---@param messages mqtt.Publish[]
+function Delivery:finish_all(messages)
+  for _, message in ipairs(messages) do self:finish(message) end
+  self:make_room()
+end
+
+--- Forgets a taker; what waited for it is acknowledged.
+---@param route mqtt.Route
+function Delivery:drop(route)
+  self:finish_all(self.inbox:remove(route))
+end
+
+--- Forgets the handlers of a filter.
+---@param filter string
+function Delivery:drop_handlers(filter)
+  self:finish_all(self.inbox:remove_handlers(filter))
+end
+
+-- Handlers --------------------------------------------------------------------
+
+--- What went wrong in a handler and where; a cancellation goes through as it is.
+local function failure(err)
+  if cosocket.is_error(err, "cancelled") then return err end
+  return { message = tostring(err), traceback = debug.traceback("", 2) }
+end
+
+--- Runs a handler for all that waits for it, one message at a time: a task.
+---@async
+---@param delivery mqtt.Delivery
+---@param route mqtt.Route
+local function work(delivery, route)
+  local me, inbox, handler = coroutine.running(), delivery.inbox, route.handler --[[@as function]]
+  delivery.takers[me] = route
+  local done <close> = setmetatable({}, {
+    __close = function()
+      route.worker, delivery.takers[me] = nil, nil
+    end,
+  })
+  while not delivery.closed do
+    local message = inbox:take(route)
+    if not message then return end
+    if delivery.holding then delivery:make_room() end
+    local ok, err = xpcall(handler, failure, message, delivery.client)
+    if not ok then
+      if cosocket.is_error(err) then error(err, 0) end
+      -- It is told, and the client lives on.
+      local text = ("the handler of %q failed: %s"):format(route.filter, err.message)
+      log.error(text, { topic = message.topic, traceback = err.traceback })
+    end
+    if message.qos > 0 then delivery:finish(message) end
+  end
+end
+
+--- Gives a message to those who take it.
+---@param message mqtt.Publish
+function Delivery:deliver(message)
+  local inbox = self.inbox
+  local routes = inbox:deliver(message)
+  if not routes then
+    if inbox.dropped == 1 then
+      log.warn("nobody takes messages, and receive_queue_max is reached: they are dropped", { topic = message.topic })
+    end
+    if message.qos > 0 then self.acknowledge(message) end
+    return
+  end
+  for i = 1, #routes do
+    local route = routes[i]
+    if route.handler and not route.worker then
+      route.worker = cosocket.spawn(("mqtt handler of %s"):format(route.filter), work, self, route)
+    end
+  end
+end
+
+-- Loops -----------------------------------------------------------------------
+
+--- The iterator of `client:messages(filter)`.
+---@async
+---@param filter string?
+---@return fun(): mqtt.Publish?
+function Delivery:messages(filter)
+  local inbox = self.inbox
+  local route = filter and inbox:add(filter) or inbox.rest
+  if filter then inbox:claim_rest(route) end
+  local current ---@type mqtt.Publish?
+  local taker ---@type thread?
+  --- The loop's body is done with a message.
+  local function release()
+    if current and current.qos > 0 then self:finish(current) end
+    current = nil
+  end
+  --- Somebody runs the loop, or nobody does any more.
+  local function set_taker(new)
+    if taker then self.takers[taker] = nil end
+    if new then self.takers[new] = route end
+    taker, route.taken = new, new ~= nil
+  end
+  ---@async
+  local function next_message()
+    release()
+    local me = coroutine.running()
+    if me ~= taker then set_taker(me) end
+    while not self.closed do
+      local message = inbox:take(route)
+      if message then
+        current = message
+        if self.holding then self:make_room() end
+        return message
+      end
+      if self.over then return nil end
+      local arrived = route.arrived or cosocket.event()
+      route.arrived = arrived
+      arrived:clear()
+      local ok, err = arrived:wait()
+      if not ok then error(err, 0) end
+    end
+  end
+  local guard = setmetatable({}, {
+    __close = function()
+      release()
+      set_taker(nil)
+      if filter then self:drop(route) end
+    end,
+  })
+  return next_message, nil, nil, guard
+end
+
+--- No more will come: loops end when they have taken what is left, or at once when the client was `closed`.
+---@param closed boolean
+function Delivery:finish_up(closed)
+  self.over, self.closed = true, closed
+  self.holding = false
+  self.room:set()
+  for route in self.inbox:each() do
+    if route.arrived then route.arrived:set() end
+  end
+end
+
+local delivery = {}
+
+---@param client mqtt.Client What handlers are given with a message.
+---@param bytes_max integer Bytes that may wait.
+---@param acknowledge fun(message: mqtt.Publish) Called when everybody is done with a QoS 1 message.
+---@return mqtt.Delivery
+function delivery.new(client, bytes_max, acknowledge)
+  return setmetatable({
+    inbox = inboxes.new(bytes_max),
+    holding = false,
+    room = cosocket.event(),
+    over = false,
+    closed = false,
+    client = client,
+    acknowledge = acknowledge,
+    takers = setmetatable({}, { __mode = "k" }),
+  }, Delivery)
+end
+
+return delivery

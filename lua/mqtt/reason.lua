@@ -1,0 +1,25 @@
+--- Reason codes of MQTT 5 that Lua code says or looks for (2.4). `codec.reason` has the words of all.
+return {
+  disconnect_with_will = 0x04,
+  no_matching_subscribers = 0x10,
+  no_subscription_existed = 0x11,
+  --- From here on a code says no.
+  unspecified_error = 0x80,
+  protocol_error = 0x82,
+  unsupported_protocol_version = 0x84,
+  client_identifier_not_valid = 0x85,
+  bad_user_name_or_password = 0x86,
+  server_busy = 0x89,
+  server_shutting_down = 0x8B,
+  bad_authentication_method = 0x8C,
+  keep_alive_timeout = 0x8D,
+  session_taken_over = 0x8E,
+  receive_maximum_exceeded = 0x93,
+  topic_alias_invalid = 0x94,
+  quota_exceeded = 0x97,
+  retain_not_supported = 0x9A,
+  qos_not_supported = 0x9B,
+  shared_subscriptions_not_supported = 0x9E,
+  subscription_identifiers_not_supported = 0xA1,
+  wildcard_subscriptions_not_supported = 0xA2,
+}
