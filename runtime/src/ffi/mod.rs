@@ -14,21 +14,24 @@
 
 mod buffer;
 mod coroutine;
+mod handle;
 #[cfg(target_os = "linux")]
 mod hog;
+mod primitives;
 mod socket;
 mod stream;
 mod task;
+mod turn;
 
 pub use buffer::BufferRef;
 pub(crate) use buffer::install as install_buffer;
 pub(crate) use coroutine::install as install_coroutine;
 #[cfg(target_os = "linux")]
 pub(crate) use hog::HogWatch;
+pub(crate) use primitives::install as install_primitives;
 pub(crate) use socket::{NewSocket, SocketRef, SocketType, install as install_sockets, kind_of, push_socket};
-pub(crate) use task::{
-    TaskRef, Thread, Turn, failure_value, install as install_tasks, kill, position, release_thread, run_task,
-};
+pub(crate) use task::{TaskRef, install as install_tasks};
+pub(crate) use turn::{Thread, Turn, failure_value, kill, position, release_thread, run_task};
 
 use std::{
     ffi::{c_char, c_int},

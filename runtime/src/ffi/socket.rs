@@ -1,11 +1,15 @@
 //! Sockets as Lua sees them: a userdata with a name in it.
 
-use std::{ffi::c_int, mem::size_of};
+use std::ffi::c_int;
 
 use mlua::{FromLua, IntoLua, Lua, Table, Value, ffi as lua};
-use slotmap::{Key, KeyData};
+use slotmap::Key;
 
-use super::{Answer, Attempt, Continuation, Need, Raw, can_yield, finish, guarded, raise, shared};
+use super::{
+    Answer, Attempt, Continuation, Need, Raw, can_yield, finish, guarded,
+    handle::{bury, handle_in, push_handle, to_handle},
+    raise, shared,
+};
 use crate::{
     clock::NEVER,
     error::{Error, Kind},
@@ -19,12 +23,6 @@ const MAGIC: u64 = u64::from_be_bytes(*b"mw:sockt");
 
 /// Accept calls retried after the process ran out of descriptors, in nanoseconds.
 const DESCRIPTORS_RETRY: u64 = 50_000_000;
-
-#[repr(C)]
-struct Cell {
-    magic: u64,
-    id: u64,
-}
 
 /// What kind of object a script holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,25 +48,14 @@ pub(crate) struct SocketRef(pub(crate) SocketId);
 
 impl FromLua for SocketRef {
     fn from_lua(value: Value, lua: &Lua) -> mlua::Result<Self> {
-        let found = value.type_name();
-        if let Value::UserData(userdata) = value {
-            // SAFETY: only reads the argument on the stack, and leaves one value instead of it.
-            let id: Option<i64> = unsafe {
-                lua.exec_raw::<Option<i64>>(&userdata, |state| {
-                    let cell = to_cell(state, -1);
-                    lua::lua_settop(state, 0);
-                    if cell.is_null() {
-                        lua::lua_pushnil(state);
-                    } else {
-                        lua::lua_pushinteger(state, (*cell).id as i64);
-                    }
-                })?
-            };
-            if let Some(id) = id {
-                return Ok(Self(KeyData::from_ffi(id as u64).into()));
-            }
+        match handle_in(lua, &value, MAGIC)? {
+            Some(key) => Ok(Self(key.into())),
+            None => Err(mlua::Error::FromLuaConversionError {
+                from: value.type_name(),
+                to: "socket".to_owned(),
+                message: None,
+            }),
         }
-        Err(mlua::Error::FromLuaConversionError { from: found, to: "socket".to_owned(), message: None })
     }
 }
 
@@ -91,29 +78,13 @@ pub(crate) fn kind_of(lua: &Lua, value: &Value) -> Option<&'static str> {
     super::TaskRef::from_lua(value.clone(), lua).is_ok().then_some("task")
 }
 
-unsafe fn to_cell(state: Raw, index: c_int) -> *const Cell {
-    // SAFETY: reads a type, a length, and the magic only when the length has room for it.
-    unsafe {
-        let block = lua::lua_touserdata(state, index).cast::<Cell>().cast_const();
-        let ours = !block.is_null()
-            && lua::lua_type(state, index) == lua::LUA_TUSERDATA
-            && lua::lua_rawlen(state, index) as usize == size_of::<Cell>()
-            && (*block).magic == MAGIC;
-        if ours { block } else { std::ptr::null() }
-    }
-}
-
 /// Pushes a new object for a socket.
 ///
 /// # Safety
 /// `state` has room for two values, and only `Copy` locals are alive.
 pub(crate) unsafe fn push_socket(state: Raw, id: SocketId, kind: SocketType) {
-    // SAFETY: by the contract above; the block is written whole before its metatable is set.
-    unsafe {
-        let cell = lua::lua_newuserdatauv(state, size_of::<Cell>(), 0).cast::<Cell>();
-        cell.write(Cell { magic: MAGIC, id: id.data().as_ffi() });
-        lua::luaL_setmetatable(state, kind.metatable().as_ptr());
-    }
+    // SAFETY: by the contract above.
+    unsafe { push_handle(state, MAGIC, id.data(), kind.metatable()) }
 }
 
 /// The socket that is the first argument; raises when it is something else.
@@ -123,11 +94,10 @@ pub(crate) unsafe fn push_socket(state: Raw, id: SocketId, kind: SocketType) {
 pub(super) unsafe fn me(state: Raw) -> SocketId {
     // SAFETY: by the contract above.
     unsafe {
-        let cell = to_cell(state, 1);
-        if cell.is_null() {
-            raise(state, "call this with a colon, on a socket: socket:read()");
+        match to_handle(state, 1, MAGIC) {
+            Some(key) => key.into(),
+            None => raise(state, "call this with a colon, on a socket: socket:read()"),
         }
-        KeyData::from_ffi((*cell).id).into()
     }
 }
 
@@ -142,18 +112,8 @@ pub(super) fn busy(op: Op, core: &Core, other: TaskId) -> Attempt {
 }
 
 unsafe extern "C-unwind" fn gc(state: Raw) -> c_int {
-    // SAFETY: only enqueues; the queue's borrow is never held across a call into Lua.
-    unsafe {
-        let cell = to_cell(state, 1);
-        if !cell.is_null() {
-            let id = KeyData::from_ffi((*cell).id).into();
-            guarded(|| {
-                shared(state).graveyard.borrow_mut().push(Grave::Socket(id));
-                Answer::Nil
-            });
-        }
-        0
-    }
+    // SAFETY: rules of this module.
+    unsafe { bury(state, MAGIC, |key| Grave::Socket(key.into())) }
 }
 
 /// Defines a raw function and its continuation from one body.
