@@ -1,0 +1,172 @@
+//! An operation's try: done, failed, or a wait that is registered.
+
+use super::{Answer, Failure, Name};
+use crate::{
+    clock::{NEVER, Nanos},
+    dial::DialId,
+    error::{Code, Error, Kind},
+    reactor::Core,
+    scheduler::{GroupId, IGNORED_MAX, Op, Outcome, TaskId, Wait},
+    shared::Shared,
+    socket::SocketId,
+};
+
+/// What a try leads to.
+pub(crate) enum Attempt {
+    Done(Answer),
+    Failed(Error),
+    /// Not yet. What to wait for, and until when at most.
+    Wait(Need, Nanos),
+}
+
+/// What a task waits for, and how to have it woken.
+#[derive(Clone, Copy)]
+pub(crate) enum Need {
+    Reader(SocketId),
+    Writer(SocketId),
+    Both(SocketId),
+    Dial(DialId),
+    Resolver,
+    Join(TaskId),
+    Group(GroupId),
+    /// Someone who knows the task.
+    Nothing,
+}
+
+impl Shared {
+    /// Tries an operation of the running task, and registers its wait when it is not done.
+    ///
+    /// `again` says that a wait has just ended. Nothing in here calls Lua.
+    pub(crate) fn attempt(
+        &self,
+        op: Op,
+        again: bool,
+        yieldable: bool,
+        work: impl FnOnce(&mut Core, Option<TaskId>) -> Attempt,
+    ) -> Answer {
+        let mut core = self.core.borrow_mut();
+        let me = core.scheduler.current;
+        if again {
+            let outcome = core.scheduler.running().map_or(Outcome::Go, |task| task.outcome);
+            match outcome {
+                Outcome::Go => {}
+                Outcome::TimedOut => return self.fail(timed_out(op)),
+                Outcome::Cancelled => return self.throw(cancelled(op)),
+            }
+        } else if core.scheduler.budget == 0 && yieldable && me.is_some() {
+            let now = core.scheduler.clock.now();
+            if op != Op::Group
+                && core.scheduler.running().is_some_and(|task| task.is_to_end() || task.deadline() <= now)
+            {
+                // One that never has to wait would not hear of it otherwise.
+                return self.begin_wait(&mut core, op, Need::Nothing, NEVER, yieldable);
+            }
+            // Others get their turn although this task could go on.
+            core.scheduler.park_ready();
+            return Answer::Park;
+        } else {
+            core.scheduler.budget = core.scheduler.budget.saturating_sub(1);
+        }
+        match work(&mut core, me) {
+            Attempt::Done(answer) => answer,
+            Attempt::Failed(error) => self.fail(error),
+            Attempt::Wait(need, until) => self.begin_wait(&mut core, op, need, until, yieldable),
+        }
+    }
+
+    /// Registers a wait, or says why there can be none.
+    fn begin_wait(&self, core: &mut Core, op: Op, need: Need, until: Nanos, yieldable: bool) -> Answer {
+        let Some(me) = core.scheduler.current else {
+            return Answer::Raise("cannot wait here: this code does not run in a task");
+        };
+        if !yieldable {
+            return Answer::Unyieldable;
+        }
+        let now = core.scheduler.clock.now();
+        // A group waits for its children whatever happens: they have been told to end.
+        let shielded = matches!(need, Need::Group(_));
+        if let Some(task) = core.scheduler.tasks.get_mut(me)
+            && !shielded
+        {
+            let (is_to_end, is_late) = (task.is_to_end(), task.deadline() <= now);
+            if is_to_end || is_late {
+                task.ignored += 1;
+                // A timeout is answered first, and raised to those who do not look at answers.
+                if task.ignored > if is_to_end { IGNORED_MAX } else { 2 * IGNORED_MAX } {
+                    // It catches the error and goes on regardless: the loop ends it by force.
+                    task.doom();
+                    core.scheduler.park(op, Wait::Nothing, NEVER);
+                    return Answer::Park;
+                }
+            }
+            if is_to_end {
+                return self.throw(cancelled(op));
+            }
+            if is_late {
+                return match task.ignored > IGNORED_MAX {
+                    true => self.throw(timed_out(op)),
+                    false => self.fail(timed_out(op)),
+                };
+            }
+            task.ignored = 0;
+        }
+        let wait = match need {
+            Need::Reader(id) | Need::Writer(id) | Need::Both(id) => {
+                core.wait_on_socket(id, me, !matches!(need, Need::Writer(_)), !matches!(need, Need::Reader(_)));
+                Wait::Socket(id)
+            }
+            Need::Dial(id) => {
+                if let Some(dial) = core.dials.get_mut(id) {
+                    dial.task = Some(me);
+                }
+                Wait::Dial(id)
+            }
+            Need::Resolver => Wait::Resolver,
+            Need::Join(id) => {
+                if let Some(task) = core.scheduler.tasks.get_mut(id) {
+                    task.extra().joiners.push(me);
+                }
+                Wait::Task(id)
+            }
+            Need::Group(id) => {
+                if let Some(group) = core.scheduler.groups.get_mut(id) {
+                    group.waiter = Some(me);
+                }
+                Wait::Group(id)
+            }
+            Need::Nothing => Wait::Nothing,
+        };
+        core.scheduler.park(op, wait, until);
+        Answer::Park
+    }
+
+    /// An error as an answer.
+    pub(crate) fn fail(&self, error: Error) -> Answer {
+        Answer::Fail(self.keep(error))
+    }
+
+    /// An error to be raised.
+    pub(crate) fn throw(&self, error: Error) -> Answer {
+        Answer::Throw(self.keep(error))
+    }
+
+    fn keep(&self, error: Error) -> Failure {
+        let mut message = self.message.borrow_mut();
+        message.clear();
+        message.push_str(&error.message);
+        let (code, number) = match &error.code {
+            Some(Code::Name(name)) => (Name::new(name), None),
+            Some(Code::Number(number)) => (Name::new(""), Some(*number)),
+            None => (Name::new(""), None),
+        };
+        Failure { kind: error.kind.as_str(), op: error.op, message: message.as_ptr(), len: message.len(), code, number }
+    }
+}
+
+pub(crate) fn timed_out(op: Op) -> Error {
+    Error::new(Kind::Timeout, op.as_str(), "the deadline has passed")
+}
+
+pub(crate) fn cancelled(op: Op) -> Error {
+    Error::new(Kind::Cancelled, op.as_str(), "the task was cancelled")
+}
