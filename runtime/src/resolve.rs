@@ -30,6 +30,8 @@ const FAILURE_KEPT_FOR: Nanos = 1_000_000_000;
 const NAMES_MAX: usize = 1024;
 
 type Answer = Result<Vec<IpAddr>, Arc<Failure>>;
+/// A name and what it leads to, on its way from a thread to the loop.
+type Answered = (Arc<str>, Answer);
 
 /// Why a name has no address.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub(crate) struct Resolver {
     entries: HashMap<Arc<str>, Entry>,
     queue: Arc<(Mutex<Queue>, Condvar)>,
     threads: usize,
-    answers: (mpsc::Sender<(Arc<str>, Answer)>, mpsc::Receiver<(Arc<str>, Answer)>),
+    answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     waker: Arc<Waker>,
 }
 
@@ -145,7 +147,7 @@ impl Drop for Resolver {
 }
 
 /// A thread's life: one name after the other.
-fn work(queue: &(Mutex<Queue>, Condvar), answers: &mpsc::Sender<(Arc<str>, Answer)>, waker: &Waker) {
+fn work(queue: &(Mutex<Queue>, Condvar), answers: &mpsc::Sender<Answered>, waker: &Waker) {
     let (lock, condition) = queue;
     loop {
         let mut queue = lock.lock().unwrap_or_else(PoisonError::into_inner);

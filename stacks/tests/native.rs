@@ -11,7 +11,7 @@ fn run(script: &str) {
     };
     println!("MOONWIRE_SEED={seed}");
     let runtime = moonwire::builder().build().expect("a runtime");
-    let outcome = runtime.run_source("script", &format!("math.randomseed({seed})\n{HELPERS}\n{script}"));
+    let outcome = runtime.run_source("script", format!("math.randomseed({seed})\n{HELPERS}\n{script}"));
     if let Err(error) = outcome {
         panic!("{error}");
     }

@@ -1,5 +1,7 @@
 //! Reading and writing streams.
 
+#![allow(clippy::result_large_err, reason = "an attempt is returned at every wait: boxing it would allocate each time")]
+
 use std::{cell::RefCell, ffi::c_int, ptr};
 
 use mlua::ffi as lua;
