@@ -14,9 +14,10 @@ pub(crate) const NEVER: Nanos = Nanos::MAX;
 
 /// Seconds from a script as nanoseconds; what is too large to count is [`NEVER`].
 pub(crate) fn nanos(seconds: f64) -> Nanos {
-    // Upward, so that a time given in seconds has passed by `seconds` when it has in nanoseconds.
     // A float-to-integer cast saturates, and makes 0 of negative numbers and NaN.
-    (seconds * 1e9).ceil() as Nanos
+    let at = (seconds * 1e9).ceil() as Nanos;
+    // Upward: who computes a time in seconds and waits for it must not be woken before it.
+    if self::seconds(at) < seconds { at.saturating_add(1) } else { at }
 }
 
 /// Nanoseconds as a script's seconds.
@@ -117,8 +118,12 @@ mod tests {
 
     #[test]
     fn a_time_in_nanoseconds_is_not_before_the_same_in_seconds() {
-        for at in (1..100_000).map(|n| f64::from(n) * 0.001_001) {
-            assert!(seconds(nanos(at)) >= at, "{at}");
+        for step in [0.001_001, 0.05, 1.1, 3.3e-9] {
+            let mut at = 0.0;
+            for _ in 0..20_000 {
+                at += step;
+                assert!(seconds(nanos(at)) >= at, "{at}");
+            }
         }
     }
 

@@ -558,7 +558,8 @@ impl Core {
 
     /// Whether bytes from outside this process may end someone's wait.
     pub(crate) fn waits_for_outside(&self) -> bool {
-        if self.lingering > 0 || self.resolver.is_busy() {
+        let lingers = |socket: &Socket| matches!(socket, Socket::Stream(stream) if stream.closing && !stream.paired);
+        if self.resolver.is_busy() || self.lingering > 0 && self.sockets.values().any(lingers) {
             return true;
         }
         self.scheduler.tasks.values().any(|task| match task.wait {
