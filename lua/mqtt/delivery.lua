@@ -83,9 +83,8 @@ end
 
 --- Forgets the handlers of a filter.
 ---@param filter string
----@param kept? mqtt.Route But for this one.
-function Delivery:drop_handlers(filter, kept)
-  self:finish_all(self.inbox:remove_handlers(filter, kept))
+function Delivery:drop_handlers(filter)
+  self:finish_all(self.inbox:remove_handlers(filter))
 end
 
 -- Handlers --------------------------------------------------------------------

@@ -86,13 +86,12 @@ end
 
 --- Removes the handlers of a filter. Answers what waited for them.
 ---@param filter string
----@param kept? mqtt.Route But for this one.
 ---@return mqtt.Publish[]
-function Inbox:remove_handlers(filter, kept)
+function Inbox:remove_handlers(filter)
   local left = {}
   for i = #self.routes, 1, -1 do
     local route = self.routes[i]
-    if route.handler and route.filter == filter and route ~= kept then
+    if route.handler and route.filter == filter then
       local messages = self:remove(route)
       table.move(messages, 1, #messages, #left + 1, left)
     end

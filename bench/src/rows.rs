@@ -1,0 +1,284 @@
+//! The rows: what each starts, on which side, and what is claimed of it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::child::{Running, free_port};
+use crate::machine::{self, LOAD_CORE, SERVER_CORE};
+use crate::stats::median;
+use crate::{Result, tls};
+
+/// How long load is put on a server in one run.
+const LOAD_TIME: Duration = Duration::from_millis(1500);
+/// Connections of the rows that need many.
+const MANY: usize = 256;
+/// Connections that idle, unless the limit of open files forbids.
+const IDLE: usize = 10_000;
+/// Lines in flight on each connection of the row `lines`.
+const BATCH: usize = 16;
+/// Starts whose median is the start time of one run.
+const STARTS: usize = 20;
+/// Handshakes of one run.
+const HANDSHAKES: usize = 2000;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `moonwire contestant.lua`.
+    Ours,
+    /// The same in Rust.
+    Reference,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Side::Ours => "ours",
+            Side::Reference => "reference",
+        })
+    }
+}
+
+/// What the project says of a metric.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim {
+    /// Ours to the reference, where more is better.
+    RatioAtLeast(f64),
+    /// Ours alone, where less is better.
+    AtMost(f64),
+}
+
+impl Claim {
+    /// Whether medians bear the claim out.
+    pub fn is_met(self, ours: f64, ratio: f64) -> bool {
+        match self {
+            Claim::RatioAtLeast(bound) => ratio >= bound,
+            Claim::AtMost(bound) => ours <= bound,
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Metric {
+    /// What it is of.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: &'static str,
+    /// What is claimed.
+    pub claim: Claim,
+}
+
+/// What one run tells of a metric.
+#[derive(Debug)]
+pub struct Measured {
+    /// In the metric's unit.
+    pub value: f64,
+    /// Microseconds on its core that each took a server: what else the machine does hardly shows in it.
+    pub cost: Option<f64>,
+}
+
+impl From<f64> for Measured {
+    fn from(value: f64) -> Self {
+        Measured { value, cost: None }
+    }
+}
+
+/// A row that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Row {
+    /// Pipelined lines, echoed one by one.
+    Lines,
+    /// Ping-pong of small messages on many connections.
+    Echo,
+    /// Memory of connections that do nothing.
+    Idle,
+    /// Time to start, and peak memory of the smallest script.
+    Hello,
+    /// Full TLS 1.3 handshakes as a client.
+    Tls,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Row::Lines => "lines",
+            Row::Echo => "echo",
+            Row::Idle => "idle",
+            Row::Hello => "hello",
+            Row::Tls => "tls",
+        })
+    }
+}
+
+impl Row {
+    /// All rows, in the order of the table.
+    pub const ALL: [Row; 5] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls];
+
+    /// The row's lines of the table.
+    pub fn metrics(self) -> &'static [Metric] {
+        use Claim::{AtMost, RatioAtLeast};
+        match self {
+            Row::Lines => &[
+                Metric { name: "lines, 1 connection", unit: "lines/s", claim: RatioAtLeast(0.5) },
+                Metric { name: "lines, 256 connections", unit: "lines/s", claim: RatioAtLeast(0.5) },
+            ],
+            Row::Echo => &[Metric { name: "echo", unit: "trips/s", claim: RatioAtLeast(0.93) }],
+            Row::Idle => &[
+                Metric { name: "idle, plain", unit: "KiB", claim: AtMost(1.6) },
+                Metric { name: "idle, TLS", unit: "KiB", claim: AtMost(9.5) },
+            ],
+            Row::Hello => &[
+                Metric { name: "hello, start", unit: "ms", claim: AtMost(4.0) },
+                Metric { name: "hello, peak", unit: "MiB", claim: AtMost(4.5) },
+            ],
+            Row::Tls => &[Metric { name: "tls", unit: "handshakes/s", claim: RatioAtLeast(0.9) }],
+        }
+    }
+
+    /// Runs one side once: a value for each of the row's metrics.
+    pub fn measure(self, side: Side, bench: &Bench) -> Result<Vec<Measured>> {
+        match self {
+            Row::Lines => [1, MANY].map(|many| bench.throughput(side, "lines", many, BATCH)).into_iter().collect(),
+            Row::Echo => Ok(vec![bench.throughput(side, "echo", MANY, 1)?]),
+            Row::Idle => [false, true].map(|secure| bench.idle(side, secure)).into_iter().collect(),
+            Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
+            Row::Tls => Ok(vec![bench.handshakes(side)?]),
+        }
+    }
+}
+
+/// What all rows need.
+pub struct Bench {
+    moonwire: PathBuf,
+    myself: PathBuf,
+    contestant: PathBuf,
+    identity: TempDir,
+    idle: usize,
+}
+
+impl Bench {
+    /// Finds the programs, makes a certificate, and prepares this process.
+    pub fn new(moonwire: Option<PathBuf>) -> Result<Self> {
+        let myself = std::env::current_exe()?;
+        let moonwire = moonwire.unwrap_or_else(|| myself.with_file_name("moonwire"));
+        if !moonwire.is_file() {
+            let hint = "build it with `cargo build --release -p moonwire`, or name one by --moonwire";
+            return Err(format!("{} is not there: {hint}", moonwire.display()).into());
+        }
+        // Ends on the load's core, where this process stays.
+        if ![SERVER_CORE, LOAD_CORE].into_iter().all(machine::stay_on) {
+            eprintln!("moonwire-bench: servers and load have no core each: expect ratios nearer to 1");
+        }
+        let contestant = Path::new(env!("CARGO_MANIFEST_DIR")).join("contestant.lua");
+        let identity = TempDir::new()?;
+        tls::write_identity(identity.path())?;
+        // The rest is for what a program has open besides its connections.
+        let idle = IDLE.min(usize::try_from(machine::raise_open_files()?)?.saturating_sub(64));
+        if idle < IDLE {
+            eprintln!("moonwire-bench: the limit of open files allows only {idle} idle connections");
+        }
+        Ok(Bench { moonwire, myself, contestant, identity, idle })
+    }
+
+    /// A part of this executable.
+    fn role(&self, part: &str) -> Command {
+        let mut command = Command::new(&self.myself);
+        command.args(["role", part]);
+        command
+    }
+
+    /// The command of one side; both take the same words.
+    fn side(&self, side: Side, part: &str) -> Command {
+        match side {
+            Side::Reference => self.role(part),
+            Side::Ours => {
+                let mut command = Command::new(&self.moonwire);
+                command.arg(&self.contestant).arg(part);
+                command
+            }
+        }
+    }
+
+    /// The words that name a server's certificate.
+    fn identity(&self) -> [String; 2] {
+        ["cert", "key"]
+            .map(|name| format!("{name}={}", self.identity.path().join(name).with_extension("pem").display()))
+    }
+
+    /// Messages or lines a second that a server echoes.
+    fn throughput(&self, side: Side, part: &str, connections: usize, batch: usize) -> Result<Measured> {
+        let port = free_port()?;
+        let server = Running::server(self.side(side, part).arg(format!("port={port}")), port)?;
+        let before = machine::seconds_on_core(server.id());
+        let mut load = self.role("load");
+        load.args([format!("port={port}"), format!("conns={connections}"), format!("batch={batch}")]);
+        let done = Running::client(load.arg(format!("secs={}", LOAD_TIME.as_secs_f64())))?.done()?;
+        let spent = machine::seconds_on_core(server.id()).zip(before).map(|(after, before)| after - before);
+        let cost = spent.zip(done.all).map(|(spent, all)| spent * 1e6 / all);
+        Ok(Measured { value: done.n / done.secs, cost })
+    }
+
+    /// KiB of resident memory that a connection costs its server, after one ping.
+    fn idle(&self, side: Side, secure: bool) -> Result<Measured> {
+        let port = free_port()?;
+        let mut command = self.side(side, "echo");
+        command.arg(format!("port={port}"));
+        let mut hold = self.role("hold");
+        hold.args([format!("port={port}"), format!("conns={}", self.idle)]);
+        if secure {
+            command.args(self.identity());
+            hold.arg("tls=yes");
+        }
+        let server = Running::server(&mut command, port)?;
+        let before = machine::resident_kib(server.id())?;
+        let mut holder = Running::client(&mut hold)?;
+        let done = holder.done()?;
+        let after = machine::resident_kib(server.id())?;
+        Ok(((after - before) / done.n).into())
+    }
+
+    /// Milliseconds from the start of the program to its end: the median of some starts.
+    fn start(&self, side: Side) -> Result<Measured> {
+        let mut times = Vec::with_capacity(STARTS);
+        for _ in 0..=STARTS {
+            let mut command = self.side(side, "hello");
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            machine::stay_on(SERVER_CORE);
+            let begun = Instant::now();
+            let started = command.spawn();
+            machine::stay_on(LOAD_CORE);
+            let status = started?.wait()?;
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            if !status.success() {
+                return Err(format!("it ended with {status}").into());
+            }
+        }
+        // The first reads the program from disk.
+        Ok(median(&times[1..]).ok_or("it was not started")?.into())
+    }
+
+    /// MiB of resident memory at the program's peak.
+    fn peak(&self, side: Side) -> Result<Measured> {
+        let said = self.side(side, "hello");
+        let mut command = self.role("peak");
+        command.arg(said.get_program()).args(said.get_args());
+        Ok((Running::beside_load(&mut command)?.done()?.n / 1024.0).into())
+    }
+
+    /// Full handshakes a second, as a client.
+    fn handshakes(&self, side: Side) -> Result<Measured> {
+        let port = free_port()?;
+        let mut server = self.role("tls-server");
+        let _server = Running::server(server.arg(format!("port={port}")).args(self.identity()), port)?;
+        let mut client = self.side(side, "tlshs");
+        client.args([format!("port={port}"), format!("n={HANDSHAKES}"), "ver=1.3".to_owned()]);
+        let done = Running::client(&mut client)?.done()?;
+        Ok((done.n / done.secs).into())
+    }
+}
