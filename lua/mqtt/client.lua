@@ -217,6 +217,9 @@ function Client:subscribe(filters, options, handler)
     if code >= 0x80 then
       failed = failed or i
       if routes[i] then self.delivery:drop(routes[i]) end
+    elseif routes[i] then
+      -- The new subscription replaces the old one [MQTT-3.8.4-3], and its handler too.
+      self.delivery:drop_handlers(list[i], routes[i])
     end
   end
   if failed then
@@ -368,6 +371,15 @@ local function serve(client)
   return cosocket.error("closed", "mqtt", "this client is closed")
 end
 
+--- Why the connection ends, from what the stream said.
+---@param err cosocket.Error
+---@return cosocket.Error
+local function lost(err)
+  if err.op:find("^mqtt") then return err end
+  local message = ("the connection is lost: %s"):format(err.message)
+  return cosocket.error(err.kind, "mqtt", message, { code = err.code, cause = err })
+end
+
 --- The task that owns the socket.
 ---@async
 ---@param client mqtt.Client
@@ -380,7 +392,7 @@ local function own(client)
       client.ended:set()
     end,
   })
-  local err = serve(client)
+  local err = lost(serve(client))
   if client.goodbye then err = cosocket.error("closed", "mqtt", "this client is closed") end
   -- We had the last word, in `close` or in the session: it shall arrive.
   if client.goodbye or err.kind == "protocol" or err.kind == "limit" then leave(client) end

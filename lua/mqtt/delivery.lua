@@ -83,8 +83,9 @@ end
 
 --- Forgets the handlers of a filter.
 ---@param filter string
-function Delivery:drop_handlers(filter)
-  self:finish_all(self.inbox:remove_handlers(filter))
+---@param kept? mqtt.Route But for this one.
+function Delivery:drop_handlers(filter, kept)
+  self:finish_all(self.inbox:remove_handlers(filter, kept))
 end
 
 -- Handlers --------------------------------------------------------------------

@@ -86,12 +86,13 @@ end
 
 --- Removes the handlers of a filter. Answers what waited for them.
 ---@param filter string
+---@param kept? mqtt.Route But for this one.
 ---@return mqtt.Publish[]
-function Inbox:remove_handlers(filter)
+function Inbox:remove_handlers(filter, kept)
   local left = {}
   for i = #self.routes, 1, -1 do
     local route = self.routes[i]
-    if route.handler and route.filter == filter then
+    if route.handler and route.filter == filter and route ~= kept then
       local messages = self:remove(route)
       table.move(messages, 1, #messages, #left + 1, left)
     end

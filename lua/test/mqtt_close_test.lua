@@ -85,6 +85,8 @@ return {
       end)
     end)
     test.equal(kinds, { "closed", "closed", "closed", "closed", "closed", "loop ended" })
+    local err = client:status().error
+    test.equal(err.message, "the connection is lost: the other side has closed the connection")
     test.equal(client:status().state, "closed")
     test.equal(client:close(), true)
   end,

@@ -38,6 +38,18 @@ return {
     one:close()
   end,
 
+  ["a handler subscribed again takes the place of the first"] = function()
+    local one, connect = mqtt_peer.broker()
+    local client <close> = connect()
+    local seen = {}
+    assert(client:subscribe("t", function() seen[#seen + 1] = "first" end))
+    assert(client:subscribe("t", function() seen[#seen + 1] = "second" end))
+    assert(client:publish("t", ""))
+    cosocket.sleep(0.1)
+    test.equal(seen, { "second" })
+    one:close()
+  end,
+
   ["messages that come before the SUBACK reach the handler"] = function()
     local client = mqtt_peer.scripted({}, function(server)
       local packet = server:expect("subscribe")

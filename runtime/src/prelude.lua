@@ -532,6 +532,7 @@ local TLS_SERVER_OPTIONS = {
   certificate = "string", key = "string", certificates = "table", client_ca = "string|table",
   client_certificate = "string", alpn = "table", min_version = "string", handshake_timeout = "number",
 }
+local CERTIFICATE_OPTIONS = { certificate = "string", key = "string", names = "table" }
 local CONNECT_OPTIONS = {
   tls = "boolean|table", timeout = "number", local_address = "string", nodelay = "boolean",
   keepalive = "boolean|number", queue_max = "integer",
@@ -546,6 +547,21 @@ local UDP_OPTIONS = {
 }
 
 local CONNECT_TIMEOUT = 30
+
+--- Checks that an option is no more than what the system takes.
+local function check_most(op, options, name, most)
+  if options[name] and options[name] > most then
+    mistake(op, ("option %q must not be more than %d"):format(name, most), 3)
+  end
+end
+
+--- Checks the options of a TLS server, for the caller's caller.
+local function check_server(op, tls)
+  check_options(op, tls, TLS_SERVER_OPTIONS, 3)
+  for _, entry in ipairs(tls.certificates or {}) do
+    if type(entry) == "table" then check_options(op, entry, CERTIFICATE_OPTIONS, 3) end
+  end
+end
 
 --- Sorts `(address, options)` and `(host, port, options)` out.
 local function target_of(op, address, port, options)
@@ -621,7 +637,9 @@ end
 function cosocket.listen(address, port, options)
   local target, err, given = target_of("listen", address, port, options)
   options = check_options("listen", given, LISTEN_OPTIONS)
-  if options.tls then check_options("listen", options.tls, TLS_SERVER_OPTIONS) end
+  check_most("listen", options, "backlog", 0x7fffffff)
+  check_most("listen", options, "mode", 0xfff)
+  if options.tls then check_server("listen", options.tls) end
   if not target then return nil, err end
   if target.tls and not options.tls then
     mistake("listen", "a tls:// address needs tls = {certificate = ..., key = ...}", 2)
@@ -635,6 +653,8 @@ end
 
 function cosocket.udp(options)
   options = check_options("udp", options, UDP_OPTIONS)
+  check_most("udp", options, "ttl", 255)
+  check_most("udp", options, "multicast_ttl", 255)
   for _, name in ipairs({ "bind", "connect" }) do
     if options[name] then
       local target, err = blame(2, native.parse("udp", options[name]))
@@ -679,7 +699,7 @@ function Stream:start_tls(options)
   for name, value in pairs(options or {}) do
     if name ~= "server" then given[name] = value end
   end
-  check_options("start_tls", given, server and TLS_SERVER_OPTIONS or TLS_OPTIONS)
+  if server then check_server("start_tls", given) else check_options("start_tls", given, TLS_OPTIONS) end
   local ok, err = flush(self)
   if not ok then return nil, err end
   ok, err = blame(2, native.start_tls(self, server and "server" or "client", given, nil))
@@ -738,7 +758,28 @@ function coroutine.close(co)
   return stock_close(co)
 end
 
+--- Modules that are being loaded: by which task, and an event for its end.
 local loading = {}
+--- Which module a task waits for, that another task loads.
+local awaited = {}
+
+--- Whether waiting for the load `other` would be waiting for oneself, through other tasks or not.
+local function is_loop(other)
+  while other do
+    if other.task == current() then return true end
+    other = loading[awaited[other.task]]
+  end
+  return false
+end
+
+--- Waits until another task has loaded a module, or failed to.
+local function await(name, other)
+  local me = current()
+  if not me then error(("module '%s' is being loaded by a task, which this code is not"):format(name), 3) end
+  local mark <close> = setmetatable({}, { __close = function() awaited[me] = nil end })
+  awaited[me] = name
+  assert(other.done:wait())
+end
 
 --- Finds the loader of a module, as `require` of the manual does.
 local function search(name)
@@ -757,10 +798,10 @@ function require(name)
   if value then return value end
   local other = loading[name]
   if other then
-    if other.task == current() then
+    if is_loop(other) then
       error(("module '%s' is required while it loads (a loop of requires)"):format(name), 2)
     end
-    assert(other.done:wait())
+    await(name, other)
     value = package.loaded[name]
     if value then return value end
     return require(name)

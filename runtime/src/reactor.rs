@@ -658,6 +658,8 @@ fn begin_connect(address: SocketAddr, local: Option<SocketAddr>) -> io::Result<T
         Some(socket2::Protocol::TCP),
     )?;
     if let Some(local) = local {
+        // A port of one's own is to be had again although the last connection from it has just ended.
+        socket.set_reuse_address(true)?;
         socket.bind(&local.into())?;
     }
     match socket.connect(&address.into()) {

@@ -97,8 +97,7 @@ fn listen_unix(path: &str, backlog: i32, mode: Option<u32>) -> std::io::Result<s
     if let Err(error) = &bound
         && error.kind() == std::io::ErrorKind::AddrInUse
         && std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
-        && std::os::unix::net::UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        && mio::net::UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     {
         std::fs::remove_file(path)?;
         bound = socket.bind(&address);

@@ -35,7 +35,8 @@ fn text(table: &Table, name: &str) -> Result<Option<String>, Error> {
 }
 
 fn identity(table: &Table, place: &str) -> Result<Option<Identity>, Error> {
-    let names = table.get::<Option<Vec<String>>>("names").ok().flatten().unwrap_or_default();
+    let unfit = |_| mistake("tls", format!("{place}.names must be a list of names"));
+    let names = table.get::<Option<Vec<String>>>("names").map_err(unfit)?.unwrap_or_default();
     match (text(table, "certificate")?, text(table, "key")?) {
         (None, None) => Ok(None),
         (Some(certificate), Some(key)) => Ok(Some(Identity { certificate: Pem(certificate), key: Pem(key), names })),
@@ -64,11 +65,16 @@ fn min_version(table: &Table) -> Result<Version, Error> {
 fn client_options(value: &Value) -> Result<ClientOptions, Error> {
     let Value::Table(table) = value else { return Ok(ClientOptions::default()) };
     let get = |name: &str| table.get::<Value>(name).unwrap_or(Value::Nil);
+    let unfit = || mistake("tls", "pin_sha256 must be a SHA-256 in hex or base64, or a list of them");
     let pins = match get("pin_sha256") {
         Value::Nil => Vec::new(),
         Value::String(one) => vec![one.to_string_lossy()],
-        Value::Table(list) => list.sequence_values::<String>().filter_map(Result::ok).collect(),
-        _ => Vec::new(),
+        // A pin that is passed over in silence would be no pin.
+        Value::Table(list) => {
+            let list: mlua::Result<Vec<String>> = list.sequence_values::<String>().collect();
+            list.ok().filter(|list| !list.is_empty()).ok_or_else(unfit)?
+        }
+        _ => return Err(unfit()),
     };
     let mut parsed = Vec::new();
     for pin in &pins {

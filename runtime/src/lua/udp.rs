@@ -17,18 +17,22 @@ use crate::{
 
 pub(super) fn open_udp(shared: &Shared, options: &Table) -> Answer<NewSocket> {
     let op = "udp";
-    let address = |name: &str| -> mlua::Result<Option<Result<SocketAddr, Error>>> {
+    let addresses = |name: &str| -> mlua::Result<Option<Result<Vec<SocketAddr>, Error>>> {
         let Some(text) = options.get::<Option<String>>(name)? else { return Ok(None) };
         Ok(Some(match parse_address(op, &text) {
-            Ok(Target::Host { host, port, .. }) => addresses_of(shared, &host, port).map(|list| list[0]),
+            Ok(Target::Host { host, port, .. }) => addresses_of(shared, &host, port),
             Ok(Target::Unix(_)) => Err(mistake(op, format!("{name} wants address:port"))),
             Err(error) => Err(error),
         }))
     };
-    let (bind, connect) = match (address("bind")?.transpose(), address("connect")?.transpose()) {
+    let (bind, connect) = match (addresses("bind")?.transpose(), addresses("connect")?.transpose()) {
         (Ok(bind), Ok(connect)) => (bind, connect),
         (Err(error), _) | (_, Err(error)) => return Ok(Err(Error { op, ..error })),
     };
+    let bind = bind.and_then(|list| list.first().copied());
+    // A name may have addresses of a family that the bound socket does not speak.
+    let is_spoken = |address: &&SocketAddr| bind.is_none_or(|bind| bind.is_ipv4() == address.is_ipv4());
+    let connect = connect.and_then(|list| list.iter().find(is_spoken).or(list.first()).copied());
     let any: SocketAddr = match connect {
         Some(SocketAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         _ => (Ipv4Addr::UNSPECIFIED, 0).into(),

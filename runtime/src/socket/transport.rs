@@ -40,11 +40,20 @@ impl TransportError {
 impl TransportError {
     /// The error of a handshake: whatever ended it, nobody got to talk.
     pub(crate) fn into_handshake_error(self) -> Error {
-        let ended = matches!(&self, TransportError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        let ended = match &self {
+            TransportError::Io(error) => error.kind(),
+            TransportError::Blocked | TransportError::Tls(_) => io::ErrorKind::Other,
+        };
         let mut error = self.into_error(Op::Handshake);
         error.kind = Kind::Tls;
-        if ended {
-            error.message = "the other side closed the connection during the handshake".into();
+        match ended {
+            io::ErrorKind::UnexpectedEof => {
+                error.message = "the other side closed the connection during the handshake".into();
+            }
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                error.message = "the other side reset the connection during the handshake".into();
+            }
+            _ => {}
         }
         error
     }

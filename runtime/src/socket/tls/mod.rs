@@ -223,6 +223,10 @@ impl Tls {
 pub(crate) fn describe(op: Op, error: &rustls::Error) -> Error {
     let (message, code): (Cow<'static, str>, Cow<'static, str>) = match error {
         rustls::Error::InvalidCertificate(reason) => describe_certificate(reason),
+        rustls::Error::NoApplicationProtocol
+        | rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol) => {
+            ("the two sides have no ALPN protocol in common".into(), "NoApplicationProtocol".into())
+        }
         rustls::Error::AlertReceived(alert) => {
             (format!("the other side refused: {}", spaced(&format!("{alert:?}"))).into(), format!("{alert:?}").into())
         }
@@ -236,9 +240,6 @@ pub(crate) fn describe(op: Op, error: &rustls::Error) -> Error {
             format!("the two sides have nothing in common: {}", spaced(&format!("{reason:?}"))).into(),
             "PeerIncompatible".into(),
         ),
-        rustls::Error::NoApplicationProtocol => {
-            ("the other side speaks none of the ALPN protocols offered".into(), "NoApplicationProtocol".into())
-        }
         other => (other.to_string().into(), variant(other)),
     };
     Error::new(Kind::Tls, op.as_str(), message).with_code(Code::Name(code))
