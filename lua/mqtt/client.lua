@@ -346,9 +346,10 @@ end
 ---@return cosocket.Error err
 local function serve(client)
   local stream, session, input, delivery = client.stream, client.session, client.input, client.delivery
+  local inbox = delivery.inbox
   local next_event = drive.next_event
   while not client.goodbye do
-    if delivery:is_full() then
+    if inbox.bytes >= inbox.bytes_max and inbox:is_full() then
       delivery:hold()
       session:pause(true, now())
       local ok, err = drive.hold(stream, session, delivery.room)

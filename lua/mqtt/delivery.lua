@@ -19,13 +19,6 @@ Delivery.__index = Delivery
 
 -- Room ------------------------------------------------------------------------
 
---- Whether reading shall stop now.
----@return boolean
-function Delivery:is_full()
-  local inbox = self.inbox
-  return inbox.bytes >= inbox.bytes_max and inbox:is_full()
-end
-
 --- Nothing will be read until `room` is set.
 function Delivery:hold()
   self.room:clear()

@@ -43,12 +43,6 @@ local function new_route(filter, handler)
   return { filter = filter, handler = handler, taken = handler ~= nil, asking = false, first = 1, last = 0 }
 end
 
----@param message mqtt.Publish
----@return integer
-local function cost(message)
-  return #message.topic + #message.payload + MESSAGE_COST
-end
-
 ---@private
 function Inbox:forget_topics()
   self.by_topic, self.topics = {}, 0
@@ -156,7 +150,7 @@ function Inbox:deliver(message)
     -- Only who has found nothing waits.
     if arrived and last == route.first then arrived:set() end
   end
-  self.bytes = self.bytes + cost(message) * count
+  self.bytes = self.bytes + (#message.topic + #message.payload + MESSAGE_COST) * count
   if count > 1 and message.qos > 0 then self.shares[message] = count end
   return routes
 end
@@ -174,7 +168,7 @@ function Inbox:take(route)
   else
     route.first = first + 1
   end
-  self.bytes = self.bytes - cost(message)
+  self.bytes = self.bytes - (#message.topic + #message.payload + MESSAGE_COST)
   return message
 end
 
