@@ -390,6 +390,23 @@ return {
       test.equal(select(2, cosocket.select(queue, 5)), 1)
     end,
 
+    ["leaves the connection and the datagram it has seen to those who take them"] = function()
+      local listener <close> = assert(cosocket.listen("tcp://127.0.0.1:0"))
+      local udp <close> = assert(cosocket.udp({ bind = "127.0.0.1:0" }))
+      test.equal(select(2, cosocket.select(listener, udp, 0.01)), 3)
+      local near <close> = assert(cosocket.connect("tcp://" .. listener:local_address()))
+      near:write("hello")
+      near:flush()
+      for _ = 1, 3 do test.equal(select(2, cosocket.select(udp, listener, 5)), 2) end
+      local far <close> = assert(listener:accept())
+      test.equal(far:read(), "hello")
+      test.equal(select(2, cosocket.select(listener, 0.01)), 2)
+      udp:send_to("datagram", udp:local_address())
+      for _ = 1, 3 do test.equal(select(2, cosocket.select(listener, udp, 5)), 2) end
+      test.equal((udp:receive()), "datagram")
+      test.equal(select(2, cosocket.select(udp, 0.01)), 2)
+    end,
+
     ["leaves a stream to others when it is over"] = function()
       local one, other = cosocket.pair()
       test.equal(select(2, cosocket.select(one, 1)), 2)
