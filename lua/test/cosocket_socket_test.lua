@@ -207,6 +207,15 @@ return {
       test.equal(mode_of(path), "600 socket")
     end,
 
+    ["leave the file of a server that has taken their path"] = function()
+      local path = free_path()
+      local listener = assert(cosocket.listen("unix://" .. path))
+      assert(os.remove(path))
+      local successor <close> = assert(cosocket.listen("unix://" .. path))
+      listener:close()
+      exchange(meet(successor, "unix://" .. path))
+    end,
+
     ["replace what a dead server has left, and no live one"] = function()
       local path = free_path()
       local listener = assert(cosocket.listen("unix://" .. path))

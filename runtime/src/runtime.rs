@@ -390,7 +390,8 @@ impl Runtime {
             self.take_orders(run)?;
             let mut core = self.shared.core.borrow_mut();
             core.reap();
-            if core.scheduler.live == 0 && (!core.is_lingering() || run.stopping) {
+            // What closed streams have not sent yet still leaves, in a stop within its grace.
+            if core.scheduler.live == 0 && !core.is_lingering() {
                 return Ok(());
             }
             if run.stop_until <= core.scheduler.clock.now() {

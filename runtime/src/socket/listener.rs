@@ -1,6 +1,10 @@
 //! A socket that accepts connections.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mio::{
     Interest, Registry, Token,
@@ -15,7 +19,27 @@ use crate::{clock::Nanos, scheduler::TaskId};
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, UnixFile),
+}
+
+/// The file of a unix socket, known by more than its path: another server may have bound that meanwhile.
+#[derive(Debug)]
+struct UnixFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl UnixFile {
+    fn new(path: PathBuf) -> Self {
+        let identity = identity_of(&path);
+        Self { path, identity }
+    }
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A socket that accepts connections.
@@ -39,7 +63,7 @@ impl Listener {
     }
 
     pub(crate) fn unix(listener: std::os::unix::net::UnixListener, path: PathBuf, options: StreamOptions) -> Self {
-        Self::new(Kind::Unix(UnixListener::from_std(listener), path), options, false)
+        Self::new(Kind::Unix(UnixListener::from_std(listener), UnixFile::new(path)), options, false)
     }
 
     fn new(kind: Kind, options: StreamOptions, nodelay: bool) -> Self {
@@ -101,8 +125,10 @@ impl Listener {
 impl Drop for Listener {
     /// A unix socket's file goes with its listener.
     fn drop(&mut self) {
-        if let Kind::Unix(_, path) = &self.kind {
-            let _ = std::fs::remove_file(path);
+        if let Kind::Unix(_, file) = &self.kind
+            && identity_of(&file.path) == file.identity
+        {
+            let _ = std::fs::remove_file(&file.path);
         }
     }
 }

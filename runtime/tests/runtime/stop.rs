@@ -1,6 +1,8 @@
 //! How a run is asked to end, and how long that may take.
 
 use std::{
+    io,
+    net::TcpListener,
     thread,
     time::{Duration, Instant},
 };
@@ -171,4 +173,24 @@ fn a_runtime_runs_one_script_after_the_other() {
         assert_eq!(status.unwrap(), 0);
         assert_eq!(runtime.lua().globals().get::<i32>("kept").unwrap(), round);
     }
+}
+
+#[test]
+fn what_was_written_before_a_stop_arrives_whole() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let reader = thread::spawn(move || io::copy(&mut server.accept().unwrap().0, &mut io::sink()).unwrap());
+    let script = format!(
+        r#"
+        local cosocket = require("cosocket")
+        local size = 32 * 1024 * 1024
+        local stream = assert(cosocket.connect("tcp://{address}", {{ queue_max = size }}))
+        stream:write(("x"):rep(size))
+        stream:close()
+        cosocket.stop(4)
+        "#
+    );
+    let runtime = Runtime::builder().build().unwrap();
+    assert_eq!(runtime.run_source("=script", script).unwrap(), 4);
+    assert_eq!(reader.join().unwrap(), 32 * 1024 * 1024);
 }
