@@ -65,7 +65,7 @@ struct Options {
     /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
-    /// Write results.txt and junit.xml to this folder
+    /// Write results.txt, junit.xml and the servers' logs to this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
@@ -119,19 +119,19 @@ fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
         }
         report.end();
     }
-    drop(servers);
     if let Some(pattern) = options.case.as_deref().filter(|_| report.is_empty()) {
         report.begin("case");
         report.case("is there", Outcome::Failed(format!("no case is like `{pattern}`")), None);
         report.end();
     }
     if let Some(folder) = &options.report
-        && let Err(error) = report.write(folder)
+        && let Err(error) = report.write(folder).and_then(|()| servers.keep_logs(folder))
     {
         report.begin("report");
         report.case(format!("written to {}", folder.display()), Outcome::Failed(error.to_string()), None);
         report.end();
     }
+    drop(servers);
     let counts = report.finish();
     if counts.failed > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }

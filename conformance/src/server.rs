@@ -31,6 +31,8 @@ pub struct Kind {
     pub name: &'static str,
     /// The programs it needs.
     pub needs: &'static [Tool],
+    /// The version that is installed, as numbers with dots.
+    pub version: fn() -> Result<String, String>,
     /// Its listeners: each gets a port, and its name is filled into the configuration.
     pub listeners: &'static [&'static str],
     /// What has to be done once its configuration is in its folder.
@@ -117,13 +119,24 @@ impl Server {
         self.ports.get(listener).copied()
     }
 
+    /// Whether it still runs: nothing a client sends may end it unnoticed.
+    ///
+    /// # Errors
+    /// In words, with the end of its log.
+    pub fn lives(&mut self) -> Result<(), String> {
+        match self.process.ended() {
+            None => Ok(()),
+            Some(status) => Err(format!("{} ended with {status}\n{}", self.kind.name, self.log_tail())),
+        }
+    }
+
     /// Where its log is.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
     /// The end of its log, for failures.
-    pub fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         tail(&String::from_utf8_lossy(&log), 20)
     }
@@ -132,9 +145,7 @@ impl Server {
         let deadline = Instant::now() + START_TIME_MAX;
         let mut waiting: Vec<u16> = self.ports.values().copied().collect();
         loop {
-            if let Some(status) = self.process.ended() {
-                return Err(format!("{} ended with {status}\n{}", self.kind.name, self.log_tail()));
-            }
+            self.lives()?;
             waiting.retain(|port| !ports::answers(*port));
             if waiting.is_empty() {
                 return Ok(());
@@ -208,6 +219,7 @@ mod tests {
     static ENDS_AT_ONCE: Kind = Kind {
         name: "sh",
         needs: &[],
+        version: || Ok(String::from("1.0")),
         listeners: &["one"],
         prepare: |_| Ok(()),
         command: |_| Command::new("sh"),

@@ -10,6 +10,7 @@ mod mqtt;
 mod telemetry;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -173,7 +174,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// `Skipped` when programs are missing, `Failed` when it does not start.
-    pub fn server(&mut self, kind: &'static server::Kind) -> Result<(&Server, &Certificates), Outcome> {
+    pub fn server(&mut self, kind: &'static server::Kind) -> Result<(&mut Server, &Certificates), Outcome> {
         self.servers.get(self.setting, kind)
     }
 
@@ -194,7 +195,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    fn get(&mut self, setting: &Setting, kind: &'static server::Kind) -> Result<(&Server, &Certificates), Outcome> {
+    fn get(&mut self, setting: &Setting, kind: &'static server::Kind) -> Result<(&mut Server, &Certificates), Outcome> {
         need(kind.needs)?;
         if self.certificates.is_none() {
             let folder = setting.temporary.join("certificates");
@@ -203,12 +204,26 @@ impl Servers {
             self.certificates = Some(made);
         }
         let Some(certificates) = &self.certificates else { return Err(Outcome::Failed("no certificates".into())) };
-        if !self.running.contains_key(kind.name) {
-            let configuration = setting.root.join("conformance/servers").join(kind.name);
-            let server = Server::start(kind, &configuration, &setting.temporary, certificates);
-            self.running.insert(kind.name, server.map_err(Outcome::Failed)?);
+        let server = match self.running.entry(kind.name) {
+            Entry::Occupied(running) => running.into_mut(),
+            Entry::Vacant(place) => {
+                let configuration = setting.root.join("conformance/servers").join(kind.name);
+                let server = Server::start(kind, &configuration, &setting.temporary, certificates);
+                place.insert(server.map_err(Outcome::Failed)?)
+            }
+        };
+        Ok((server, certificates))
+    }
+
+    /// Copies the log of each server to `folder`, as `NAME.log`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
+        for (name, server) in &self.running {
+            fs::copy(server.log(), folder.join(format!("{name}.log")))?;
         }
-        Ok((&self.running[kind.name], certificates))
+        Ok(())
     }
 }
 

@@ -26,11 +26,22 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const KIND: Kind = Kind {
     name: "mosquitto",
     needs: &[BROKER, PASSWORDS, SUBSCRIBER, PUBLISHER],
+    version,
     listeners: &["plain", "password", "tls", "client_certificate", "expired", "wrong_name"],
     prepare,
     command,
     port_taken: "Address already in use",
 };
+
+/// From the first line of its help: "mosquitto version 2.0.11".
+fn version() -> Result<String, String> {
+    let mut command = Command::new(find(BROKER.program).ok_or("mosquitto is not installed")?);
+    command.arg("-h");
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    let said = finished.stdout.lines().chain(finished.stderr.lines());
+    let version = said.filter_map(|line| line.strip_prefix("mosquitto version ")).next();
+    version.map(str::to_owned).ok_or_else(|| format!("mosquitto does not say its version: {}", finished.summary()))
+}
 
 fn prepare(folder: &Path) -> Result<(), String> {
     let mut command = Command::new(find(PASSWORDS.program).ok_or("mosquitto_passwd is not installed")?);

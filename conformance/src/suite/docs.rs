@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `` ```lua `` | a whole program: run to its end, status 0 |
 //! | `` ```text output `` right after it | what it prints, line by line, as in `examples/expected` |
-//! | `` ```lua fragment `` | only read by `moonwire check` |
+//! | `` ```lua fragment `` | is Lua; not run |
 //! | `` ```sh `` | each line is a command that is run here, or that another suite runs |
 //! | `` ```sh run `` | a script, run in the top folder |
 //! | `` ```sh fragment `` | shown, not run |
@@ -101,7 +101,9 @@ fn lua(context: &Context<'_>, block: &Block, output: Option<&Block>) -> Result<(
     fs::write(&script, text).map_err(|error| format!("{}: {error}", script.display()))?;
     let mut command = context.setting.moonwire();
     if block.is_marked("fragment") {
-        command.arg("check").arg(&script);
+        let reader = context.setting.temporary.join("read.lua");
+        fs::write(&reader, "assert(loadfile(arg[1]))\n").map_err(|error| format!("{}: {error}", reader.display()))?;
+        command.arg(&reader).arg(&script);
         return context.succeed(command, BLOCK_TIME_MAX).map(|_| ());
     }
     command.arg(&script);

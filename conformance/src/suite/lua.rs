@@ -36,11 +36,12 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
             report.progress(&name);
         }
     })?;
-    for test in reader.finish(&finished)? {
+    let (tests, wrong) = reader.finish(&finished);
+    for test in tests {
         let name = format!("{}: {}", test.file, test.name);
         if context.setting.wants(&name) {
             context.report.case(name, test.outcome, Some(test.time));
         }
     }
-    Ok(())
+    wrong.map_or(Ok(()), Err)
 }

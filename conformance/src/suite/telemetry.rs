@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::{Context, Suite};
 use crate::outcome::Outcome;
 use crate::process::{Finished, Process};
-use crate::server::mosquitto::{self, SUBSCRIBER};
-use crate::tools;
+use crate::server::mosquitto::{self, PUBLISHER, SUBSCRIBER};
+use crate::tools::{self, Tool};
+use crate::transcript::matches;
 
 /// The main job, every way it can go.
 pub const SUITE: Suite = Suite {
@@ -21,6 +22,8 @@ pub const SUITE: Suite = Suite {
 };
 
 const SCRIPT: &str = "examples/telemetry.lua";
+/// Makes `mosquitto_sub` say at once what it sees.
+const LINE_BY_LINE: Tool = Tool::of_package("stdbuf", "coreutils");
 /// Three readings, a second apart, and a machine that is busy.
 const RUN_TIME_MAX: Duration = Duration::from_secs(30);
 const COUNT: usize = 3;
@@ -37,13 +40,14 @@ const CASES: &[(&str, Case)] = &[
     ("through Mosquitto with TLS and the private authority, seen by mosquitto_sub", |context| {
         seen_by_subscriber(context, Door::tls("tls"))
     }),
+    ("a command that mosquitto_pub sends is obeyed and answered", obeys),
     ("without the authority it refuses, and says that nobody it trusts signed", |context| {
         let door = Door { trusted: None, ..Door::tls("tls") };
-        refuses(context, door, &["unknown issuer", "UnknownIssuer", "not trusted", "trust"])
+        refuses(context, door, UNTRUSTED)
     }),
     ("with another authority it refuses, and says that nobody it trusts signed", |context| {
         let door = Door { trusted: Some("other_ca"), ..Door::tls("tls") };
-        refuses(context, door, &["unknown issuer", "UnknownIssuer", "not trusted", "trust"])
+        refuses(context, door, UNTRUSTED)
     }),
     ("with a certificate for another name it refuses, and says which name", |context| {
         refuses(context, Door::tls("wrong_name"), &["elsewhere.example"])
@@ -57,6 +61,9 @@ const CASES: &[(&str, Case)] = &[
         refused(&finished, &["refused", "ECONNREFUSED"])
     }),
 ];
+
+/// How it is said that a certificate's authority is unknown.
+const UNTRUSTED: &[&str] = &["authority"];
 
 /// A way into the broker.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +115,7 @@ fn readings(finished: &Finished) -> Result<(), Outcome> {
     if !finished.succeeded() {
         return Err(Outcome::Failed(finished.summary()));
     }
-    let readings = finished.stdout.lines().filter(|line| line.contains("load") && line.contains("memory")).count();
+    let readings = finished.stdout.lines().filter(|line| matches("reading *: load *, memory *", line)).count();
     if readings == COUNT {
         return Ok(());
     }
@@ -116,30 +123,67 @@ fn readings(finished: &Finished) -> Result<(), Outcome> {
 }
 
 fn seen_by_subscriber(context: &mut Context<'_>, door: Door) -> Result<(), Outcome> {
-    context.need(&[SUBSCRIBER])?;
     let environment = environment(context, door)?;
-    let (server, _) = context.server(&mosquitto::KIND)?;
-    let port = port(server.port("plain"))?;
-    // The witness always comes in by the plain door: it is to see what the broker got, not to prove TLS itself.
-    let mut command = Command::new("stdbuf");
-    command.args(["-oL", "mosquitto_sub", "-d", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", "#", "-v"]);
-    if tools::find("stdbuf").is_none() {
-        return Err(Outcome::Skipped("stdbuf is not installed: apt-get install coreutils".to_owned()));
-    }
-    let mut witness = Process::start(command).map_err(Outcome::Failed)?;
-    let said = |what: &str, error: String| Outcome::Failed(format!("mosquitto_sub {what}: {error}"));
-    witness
-        .wait_for_line(RUN_TIME_MAX, |line| line.starts_with("Subscribed"))
-        .map_err(|e| said("did not subscribe", e))?;
+    let mut witness = Witness::start(context)?;
     let finished = run_script(context, &environment)?;
     readings(&finished)?;
     for number in 1..=COUNT {
-        let is_reading = |line: &str| line.contains('{') && line.contains("load") && line.contains("memory");
-        witness
-            .wait_for_line(Duration::from_secs(5), is_reading)
-            .map_err(|error| said(&format!("did not see reading {number}"), error))?;
+        let is_reading = |line: &str| line.contains("/telemetry {") && line.contains(&format!("\"sequence\":{number}"));
+        witness.sees(&format!("reading {number}"), is_reading)?;
     }
     Ok(())
+}
+
+/// While it runs, somebody else sends it a command, and sees the answer.
+fn obeys(context: &mut Context<'_>) -> Result<(), Outcome> {
+    let environment = environment(context, Door::plain())?;
+    let mut witness = Witness::start(context)?;
+    let mut command = context.setting.moonwire();
+    command.args([SCRIPT, "--count", &COUNT.to_string()]).envs(environment.iter().cloned());
+    let mut script = Process::start(command).map_err(Outcome::Failed)?;
+    let mut printed = |wanted: &str| {
+        let line = script.wait_for_line(RUN_TIME_MAX, |line| line.contains(wanted));
+        line.map_err(|error| Outcome::Failed(format!("it does not print `{wanted}`: {error}")))
+    };
+    let connected = printed("connected to ")?;
+    let device = connected.rsplit(' ').next().unwrap_or_default().to_owned();
+    // It subscribes before it publishes.
+    printed("reading 1:")?;
+    let mut publisher = Command::new(tools::find(PUBLISHER.program).unwrap_or_else(|| PUBLISHER.program.into()));
+    publisher.args(["-h", "127.0.0.1", "-p", &witness.port.to_string(), "-q", "1"]);
+    publisher.args(["-t", &format!("{device}/command"), "-m", r#"{"command":"ping"}"#]);
+    context.succeed(publisher, RUN_TIME_MAX).map_err(|error| Outcome::Failed(format!("mosquitto_pub: {error}")))?;
+    let answer = format!("{device}/response {{");
+    witness.sees("the answer", |line| {
+        line.starts_with(&answer) && line.contains(r#""command":"ping""#) && line.contains(r#""ok":true"#)
+    })?;
+    readings(&script.finish(RUN_TIME_MAX, |_, _| {}).map_err(Outcome::Failed)?)
+}
+
+/// A `mosquitto_sub` that prints everything the broker publishes. It comes in by the plain door: it is to see what
+/// the broker got, not to prove TLS itself.
+struct Witness {
+    process: Process,
+    port: u16,
+}
+
+impl Witness {
+    fn start(context: &mut Context<'_>) -> Result<Self, Outcome> {
+        context.need(&[SUBSCRIBER, PUBLISHER, LINE_BY_LINE])?;
+        let (server, _) = context.server(&mosquitto::KIND)?;
+        let port = port(server.port("plain"))?;
+        let mut command = Command::new(LINE_BY_LINE.program);
+        command.args(["-oL", SUBSCRIBER.program, "-d", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", "#", "-v"]);
+        let process = Process::start(command).map_err(Outcome::Failed)?;
+        let mut witness = Self { process, port };
+        witness.sees("its own subscription", |line| line.starts_with("Subscribed"))?;
+        Ok(witness)
+    }
+
+    fn sees(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<(), Outcome> {
+        let line = self.process.wait_for_line(RUN_TIME_MAX, wanted);
+        line.map(|_| ()).map_err(|error| Outcome::Failed(format!("mosquitto_sub does not see {what}: {error}")))
+    }
 }
 
 fn refuses(context: &mut Context<'_>, door: Door, reasons: &[&str]) -> Result<(), Outcome> {
@@ -174,7 +218,7 @@ mod tests {
 
     #[test]
     fn exactly_as_many_readings_as_asked_for() {
-        let line = "reading: load 0.1, memory 12 %\n";
+        let line = "reading 1: load 0.10, memory 1 of 2 MiB used, up 3 s\n";
         assert_eq!(readings(&finished(0, &line.repeat(3), "")), Ok(()));
         for (status, count) in [(0, 2), (0, 4), (1, 3)] {
             assert!(readings(&finished(status, &line.repeat(count), "")).is_err());
