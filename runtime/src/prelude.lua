@@ -86,10 +86,13 @@ local function check_options(op, given, known, level)
       local hint = type(name) == "string" and nearest(name, known)
       mistake(op, ("unknown option %q%s"):format(tostring(name), hint and ("; did you mean %q?"):format(hint) or ""), level)
     end
-    local found, fits = math.type(value) or type(value), false
-    for one in wanted:gmatch("[^|]+") do
-      fits = fits or one == found or (one == "number" and found ~= "integer" and type(value) == "number")
-        or (one == "number" and found == "integer")
+    local found = math.type(value) or type(value)
+    local is_number = found == "integer" or found == "float"
+    local fits = found == wanted or is_number and wanted == "number"
+    if not fits then
+      for one in wanted:gmatch("[^|]+") do
+        fits = fits or one == found or is_number and one == "number"
+      end
     end
     if not fits then
       mistake(op, ("option %q must be a %s, not a %s"):format(name, wanted:gsub("|", " or a "), found), level)

@@ -347,6 +347,9 @@ impl Stream {
                 }
             };
             if met || self.ended {
+                // Many streams may have become ready at once, and each is read before the first task runs:
+                // none keeps a large buffer meanwhile.
+                self.input.settle(pool);
                 return true;
             }
             match self.input.fill(pool, &mut self.transport, &mut self.ready, wanted) {
