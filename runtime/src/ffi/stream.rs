@@ -537,7 +537,9 @@ parking!(handshake, handshake_k, |state, again| {
                 Ok(()) => Attempt::Done(Answer::True),
                 Err(TransportError::Blocked) => {
                     stream.want(Goal::Any);
-                    Attempt::Wait(Need::Both(id), NEVER)
+                    // A fresh socket reports that it may be written to: no news while nothing has to leave.
+                    let need = if stream.is_flushed() { Need::Reader(id) } else { Need::Both(id) };
+                    Attempt::Wait(need, NEVER)
                 }
                 Err(error) => {
                     let error = error.into_handshake_error();
