@@ -71,6 +71,9 @@ struct Options {
     /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
     #[arg(long)]
     accept: bool,
+    /// The top folder of the project
+    #[arg(long, value_name = "DIR", hide = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+    root: PathBuf,
     /// The command under test
     #[arg(long, value_name = "PATH", hide = true)]
     moonwire: Option<PathBuf>,
@@ -181,8 +184,7 @@ fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
 }
 
 fn setting(options: &Options, temporary: &Path) -> Setting {
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = crate_folder.parent().unwrap_or(crate_folder).to_owned();
+    let root = options.root.canonicalize().unwrap_or_else(|_| options.root.clone());
     let moonwire = options.moonwire.clone().unwrap_or_else(|| root.join("target/release/moonwire"));
     Setting {
         moonwire: std::path::absolute(&moonwire).unwrap_or(moonwire),

@@ -108,10 +108,13 @@ impl Report {
         if !skips.is_empty() {
             self.say("\nSkipped:");
             for ((suite, reason), names) in skips {
-                let named = names.iter().take(SKIPS_NAMED).copied().collect::<Vec<_>>().join("; ");
-                let rest = names.len().saturating_sub(SKIPS_NAMED);
-                let rest = if rest > 0 { format!("; and {rest} more") } else { String::new() };
-                self.say(&format!("  {suite} ({}): {reason}\n    {named}{rest}", names.len()));
+                self.say(&format!("  {suite} ({}): {reason}", names.len()));
+                for name in names.iter().take(SKIPS_NAMED) {
+                    self.say(&format!("    {name}"));
+                }
+                if names.len() > SKIPS_NAMED {
+                    self.say(&format!("    and {} more", names.len() - SKIPS_NAMED));
+                }
             }
         }
         if counts.failed > 0 {

@@ -37,8 +37,8 @@ pub struct Kind {
     pub listeners: &'static [&'static str],
     /// What has to be done once its configuration is in its folder.
     pub prepare: fn(folder: &Path) -> Result<(), String>,
-    /// The command that runs it in the foreground.
-    pub command: fn(folder: &Path) -> Command,
+    /// The commands that run it in the foreground; most servers are one program.
+    pub commands: fn(folder: &Path) -> Vec<Command>,
     /// Lines of its log that say a port was taken before it could be.
     pub port_taken: &'static str,
 }
@@ -48,7 +48,7 @@ pub struct Kind {
 pub struct Server {
     /// What it is.
     pub kind: &'static Kind,
-    process: Process,
+    processes: Vec<Process>,
     folder: PathBuf,
     ports: BTreeMap<&'static str, u16>,
 }
@@ -105,11 +105,12 @@ impl Server {
         open_to_all(folder).map_err(io("permissions"))?;
 
         let log = File::create(folder.join("log")).map_err(io("no log"))?;
-        let mut command = (kind.command)(folder);
-        command.current_dir(folder).stdin(Stdio::null());
-        command.stdout(log.try_clone().map_err(io("no log"))?).stderr(log);
-        let process = Process::spawn(command).map_err(io("cannot start"))?;
-        let mut server = Self { kind, process, folder: folder.to_owned(), ports };
+        let mut server = Self { kind, processes: Vec::new(), folder: folder.to_owned(), ports };
+        for mut command in (kind.commands)(folder) {
+            command.current_dir(folder).stdin(Stdio::null());
+            command.stdout(log.try_clone().map_err(io("no log"))?).stderr(log.try_clone().map_err(io("no log"))?);
+            server.processes.push(Process::spawn(command).map_err(io("cannot start"))?);
+        }
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -124,7 +125,7 @@ impl Server {
     /// # Errors
     /// In words, with the end of its log.
     pub fn lives(&mut self) -> Result<(), String> {
-        match self.process.ended() {
+        match self.processes.iter_mut().find_map(Process::ended) {
             None => Ok(()),
             Some(status) => Err(format!("{} ended with {status}\n{}", self.kind.name, self.log_tail())),
         }
@@ -222,7 +223,7 @@ mod tests {
         version: || Ok(String::from("1.0")),
         listeners: &["one"],
         prepare: |_| Ok(()),
-        command: |_| Command::new("sh"),
+        commands: |_| vec![Command::new("sh")],
         port_taken: "Address already in use",
     };
 

@@ -29,7 +29,7 @@ pub const KIND: Kind = Kind {
     version,
     listeners: &["plain", "password", "tls", "client_certificate", "expired", "wrong_name"],
     prepare,
-    command,
+    commands,
     port_taken: "Address already in use",
 };
 
@@ -50,9 +50,13 @@ fn prepare(folder: &Path) -> Result<(), String> {
     if finished.succeeded() { Ok(()) } else { Err(format!("mosquitto_passwd: {}", finished.summary())) }
 }
 
-/// Started as root, it becomes the user `mosquitto` by itself.
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(find(BROKER.program).unwrap_or_else(|| BROKER.program.into()));
-    command.arg("-c").arg(folder.join("mosquitto.conf"));
-    command
+/// Two brokers: who is let in is a setting of the whole, because `per_listener_settings` makes Mosquitto 2.0.21 forget
+/// the messages of clients that are away (its ChangeLog, 2.0.23). Started as root, they become the user `mosquitto`.
+fn commands(folder: &Path) -> Vec<Command> {
+    let start = |configuration: &str| {
+        let mut command = Command::new(find(BROKER.program).unwrap_or_else(|| BROKER.program.into()));
+        command.arg("-c").arg(folder.join(configuration));
+        command
+    };
+    vec![start("mosquitto.conf"), start("password.conf")]
 }
