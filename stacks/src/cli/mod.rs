@@ -32,6 +32,8 @@ Examples:
 Environment:
   MOONWIRE_LOG  what the module `log` lets through: error, warn, info, debug or trace;
                 `warn,mqtt=debug` for one name apart
+  MOONWIRE_PATH folders, separated by colons, in which `require` looks for modules after the script's own
+                folder and before the stacks that are built in
   MOONWIRE_HOG  seconds of processor time after which a task that does not wait is reported with its
                 line; 0 for never; 1 if unset
   NO_COLOR      when set, nothing is coloured

@@ -51,9 +51,12 @@ fn build(script: &OsStr, arguments: &[OsString]) -> mlua::Result<Runtime> {
     if let Some(limit) = hog_limit() {
         builder = builder.watch_hogs(limit);
     }
+    builder = builder.search_path(folder_of(Path::new(script)));
+    for folder in env::split_paths(&env::var_os("MOONWIRE_PATH").unwrap_or_default()) {
+        builder = builder.search_path(folder);
+    }
     builder
         .arguments(&script.to_string_lossy(), arguments.iter().map(|argument| argument.to_string_lossy().into_owned()))
-        .search_path(folder_of(Path::new(script)))
         .signals(true)
         .build()
 }

@@ -32,7 +32,12 @@ impl Folder {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moonwire"));
-        command.args(arguments).current_dir(&self.0).env_remove("MOONWIRE_LOG").stdin(Stdio::null());
+        command
+            .args(arguments)
+            .current_dir(&self.0)
+            .env_remove("MOONWIRE_LOG")
+            .env_remove("MOONWIRE_PATH")
+            .stdin(Stdio::null());
         command
     }
 

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::Folder;
+use super::{Answer, Folder};
 
 #[test]
 fn a_script_runs_and_its_end_is_success() {
@@ -41,6 +41,20 @@ fn a_first_line_for_the_shell_is_skipped_and_lines_are_counted_with_it() {
     folder.moonwire(&["a.lua"]).is(0, "ran\n", "");
     folder.moonwire(&["b.lua"]).complains(1, "b.lua:3: boom");
     folder.moonwire(&["bom.lua"]).is(0, "ran\n", "");
+}
+
+#[test]
+fn modules_come_from_the_scripts_folder_then_from_moonwire_path_then_from_the_program() {
+    let folder = Folder::new("moonwire_path")
+        .with("script/a.lua", "print(require('one'), require('two'), require('mqtt'), require('json').null ~= nil)")
+        .with("script/one.lua", "return 'own'")
+        .with("first/one.lua", "return 'hidden'")
+        .with("first/two.lua", "return 'first'")
+        .with("second/two.lua", "return 'hidden'")
+        .with("second/mqtt.lua", "return 'second'");
+    let answer: Answer =
+        folder.command(&["script/a.lua"]).env("MOONWIRE_PATH", "first:second").output().unwrap().into();
+    answer.is(0, "own\tfirst\tsecond\ttrue\n", "");
 }
 
 #[test]
