@@ -4,10 +4,12 @@
 //! where that is possible. None of them parks.
 
 mod arguments;
+mod compress;
 mod crypto;
 mod encoding;
 mod json;
 mod log;
+mod public_suffix;
 mod url;
 
 use moonwire_runtime::{
@@ -18,13 +20,15 @@ use moonwire_runtime::{
 /// `builder` with the native modules added.
 pub(crate) fn register(builder: Builder) -> Builder {
     type Load = fn(&Lua) -> Result<Table>;
-    let modules: [(&str, Load); 6] = [
+    let modules: [(&str, Load); 8] = [
         ("json", json::module),
         ("base64", encoding::base64),
         ("hex", encoding::hex),
         ("crypto", crypto::module),
         ("url", url::module),
         ("log", log::module),
+        ("compress", compress::module),
+        ("public_suffix", public_suffix::module),
     ];
     modules
         .into_iter()
