@@ -3,6 +3,7 @@
 //! [`builder`] is a [`moonwire_runtime::Builder`] that already knows them all; the `moonwire`
 //! command and programs that embed the stacks start from it.
 
+pub mod http1;
 pub mod mqtt;
 mod native;
 
@@ -13,5 +14,8 @@ pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedde
 
 /// A runtime's builder with every codec and every stack in it.
 pub fn builder() -> Builder {
-    native::register(Runtime::builder()).sources(SOURCES.iter().copied()).module("mqtt.codec", mqtt::lua::module)
+    native::register(Runtime::builder())
+        .sources(SOURCES.iter().copied())
+        .module("http.codec", http1::lua::module)
+        .module("mqtt.codec", mqtt::lua::module)
 }

@@ -12,6 +12,7 @@ mod log;
 mod public_suffix;
 mod url;
 
+pub(crate) use arguments::misuse;
 use moonwire_runtime::{
     Builder,
     mlua::{Lua, Result, Table, Value},
