@@ -8,24 +8,35 @@
 ---     end))
 ---     assert(client:publish("devices/7/state", "on", { qos = 1, retain = true }))
 ---
---- A connected client keeps the program running until it is closed.
+--- A client connects again by itself when the connection is lost, sends again what was not acknowledged, and tells a
+--- server that has forgotten it what it had subscribed to. It keeps the program running until it is closed.
 
+local addresses = require("mqtt.address")
+local backoff = require("mqtt.backoff")
 local client = require("mqtt.client")
 local codec = require("mqtt.codec")
+local connection = require("mqtt.connection")
 local cosocket = require("cosocket")
-local drive = require("net.drive")
+local crypto = require("crypto")
+local hex = require("hex")
 local publication = require("mqtt.publication")
-local session = require("mqtt.session")
-local url_module = require("url")
 
 --- Largest packet that is taken, unless an option says otherwise.
 local PACKET_MAX = 16777216
 --- Bytes of received messages that may wait to be taken.
 local RECEIVE_QUEUE_MAX = 1048576
---- QoS 1 messages that may be unacknowledged on their way to us.
+--- QoS 1 and 2 messages that may be unacknowledged on their way to us.
 local RECEIVE_MAXIMUM = 1000
+--- Topic aliases in each direction.
+local TOPIC_ALIAS_MAX = 32
+--- Messages that may wait to be sent, and their bytes.
+local QUEUE_MAX = 10000
+local QUEUE_BYTES_MAX = 16777216
 --- Seconds for name, connection, handshakes and CONNACK together.
 local TIMEOUT = 30
+--- Seconds the server remembers a session that is to outlive connections, and one that is to outlive programs.
+local SESSION_EXPIRY = 3600
+local SESSION_EXPIRY_KEPT = 7 * 86400
 
 local mqtt = {}
 
@@ -34,44 +45,91 @@ local mqtt = {}
 ---@field payload? string
 ---@field delay? number Seconds the server waits for us to come back; MQTT 5.
 
+--- Enhanced authentication (MQTT 5, 4.12): a challenge and a response, as often as the server wants.
+---@class mqtt.Authentication
+---@field method string The name of the method, such as `"SCRAM-SHA-256"`.
+---@field data? string|fun(): string? What is sent first; asked for anew for each connection.
+---@field answer fun(data: string?, done: boolean): string?, any What to answer to the server's data. `done`: the server is content, and nothing is answered. A second result is an error, and ends the connection.
+
 ---@class mqtt.Options
 ---@field version? 5|"3.1.1"|"auto" `"auto"` is 5, and 3.1.1 when the server refuses that. Default "auto".
----@field client_id? string Default: the server assigns one.
+---@field client_id? string Default: the server assigns one; with a store, one is made and kept.
 ---@field username? string Instead of the one in the address.
----@field password? string
+---@field password? string|fun(): string A function is asked for each connection: for passwords that expire.
+---@field authentication? mqtt.Authentication Enhanced authentication; MQTT 5.
 ---@field keep_alive? integer Seconds within which both sides notice that the other is gone; 0 turns it off. Default 60.
----@field clean_start? boolean `false` goes on with what the server remembers of `client_id`. Default `true`.
----@field session_expiry? integer Seconds the server remembers us after the connection; MQTT 5. Default 0.
+---@field clean_start? boolean `true`: nothing is remembered from before the program started, nor after it has closed. `false` goes on with what the server remembers of `client_id`. Default `true`, with a store `false`.
+---@field session_expiry? integer Seconds the server remembers us without a connection; MQTT 5. Default 3600; 604800 with `clean_start = false` or a store; 0 with `reconnect = false`.
 ---@field will? mqtt.WillOptions What the server publishes when we are lost.
----@field tls? cosocket.TlsOptions For `mqtts://`.
----@field timeout? number Seconds everything may take until the server has accepted us. Default 30.
+---@field tls? cosocket.TlsOptions For `mqtts://` and `wss://`.
+---@field timeout? number Seconds everything may take until a server has accepted us, for each address. Default 30.
+---@field wait? boolean `false`: do not wait for the first connection, and queue meanwhile. Default `true`.
+---@field reconnect? boolean|mqtt.ReconnectOptions Connect again after a connection was lost. Default `true`.
+---@field follow_reference? boolean Go where the server says, with the same credentials (Server Reference; MQTT 5). Default `false`.
+---@field store? string File of the database in which QoS 1 and 2 messages on their way survive the program.
+---@field queue_max? integer Messages that may wait to be sent. Default 10000.
+---@field queue_bytes_max? integer Bytes of them. Default 16777216.
+---@field queue_policy? "reject"|"drop_oldest"|"drop_newest" When no more may wait: `reject` fails the publish, `drop_newest` too and counts it, `drop_oldest` makes room. Default "reject".
 ---@field packet_max? integer Largest packet in bytes that is taken. Default 16777216.
----@field receive_maximum? integer QoS 1 messages that the server may send before the first is acknowledged; MQTT 5. Default 1000.
+---@field receive_maximum? integer QoS 1 and 2 messages that the server may send before the first is acknowledged; MQTT 5. Default 1000.
 ---@field receive_queue_max? integer Bytes of messages that may wait for a handler or loop; then nothing is read. Default 1048576.
+---@field topic_alias_max? integer Topic aliases the server may use, and that are used at most; MQTT 5. 0 turns them off. Default 32.
+---@field response_topic? string What the topics for responses to `request` begin with. Default: what the server says, or `response/CLIENT_ID`.
+---@field request_response_information? boolean Ask the server what response topics begin with; MQTT 5. Default `false`.
 ---@field user? [string, string][]|table<string, string> User properties of CONNECT; MQTT 5.
+---@field on_connected? fun(client: mqtt.Client, connack: mqtt.Connack) Called after each connection is made, in a task of its own.
+---@field on_disconnected? fun(client: mqtt.Client, err: cosocket.Error) Called after each connection that is lost and will be made again.
 
 local OPTIONS = {
   version = "integer|string",
   client_id = "string",
   username = "string",
-  password = "string",
+  password = "string|function",
+  authentication = "table",
   keep_alive = "integer",
   clean_start = "boolean",
   session_expiry = "integer",
   will = "table",
   tls = "table",
   timeout = "number",
+  wait = "boolean",
+  reconnect = "boolean|table",
+  follow_reference = "boolean",
+  store = "string",
+  queue_max = "integer",
+  queue_bytes_max = "integer",
+  queue_policy = "string",
   packet_max = "integer",
   receive_maximum = "integer",
   receive_queue_max = "integer",
+  topic_alias_max = "integer",
+  response_topic = "string",
+  request_response_information = "boolean",
   user = "table",
+  on_connected = "function",
+  on_disconnected = "function",
 }
+
+local AUTHENTICATION = { method = "string", data = "string|function", answer = "function" }
+
+--- The least and the greatest of what the protocol or sense allows.
+---@type table<string, {[1]: integer, [2]: integer}>
+local RANGES = {
+  keep_alive = { 0, 65535 },
+  session_expiry = { 0, 0xFFFFFFFF },
+  packet_max = { 1, 268435460 },
+  receive_maximum = { 1, 65535 },
+  receive_queue_max = { 1, math.maxinteger },
+  queue_max = { 0, math.maxinteger },
+  queue_bytes_max = { 0, math.maxinteger },
+  topic_alias_max = { 0, 65535 },
+}
+
+local POLICIES = { reject = true, drop_oldest = true, drop_newest = true }
 
 --- The versions to try, in order.
 ---@type table<any, mqtt.codec.Version[]>
 local VERSIONS = { [5] = { 5 }, ["3.1.1"] = { 4 }, auto = { 5, 4 } }
-
-local SCHEMES = { mqtt = 1883, mqtts = 8883, unix = 0 }
 
 --- Raises a mistake in the arguments of `connect`, which called the caller.
 ---@param message string
@@ -79,37 +137,19 @@ local function mistake(message)
   error("mqtt.connect: " .. message, 4)
 end
 
----@class mqtt.Address
----@field address string
----@field tls boolean
----@field username string?
----@field password string?
-
---- Takes an address apart; raises for what is none.
----@param text string
----@return mqtt.Address
-local function parse_address(text)
-  if type(text) ~= "string" then mistake(("the address must be a string, not a %s"):format(type(text))) end
-  local scheme = text:match("^(%a+)://")
-  if not scheme or not SCHEMES[scheme:lower()] then
-    mistake(("the address must begin with mqtt://, mqtts:// or unix://, unlike %q"):format(text))
+--- The addresses of a call.
+---@param url string|string[]
+---@return mqtt.Address[]
+local function check_addresses(url)
+  if url == nil or (type(url) == "table" and #url == 0) then mistake("an address is wanted, or a list of them") end
+  local list = type(url) == "table" and url or { url }
+  local servers = {}
+  for i, text in ipairs(list) do
+    local one, wrong = addresses.parse(text)
+    if not one then mistake(wrong --[[@as string]]) end
+    servers[i] = one
   end
-  scheme = scheme:lower()
-  if scheme == "unix" then return { address = text, tls = false } end
-  local url, err = url_module.parse(text)
-  if not url then mistake(err and err.message or "not an address") end
-  ---@cast url url.Url
-  if not url.host or url.host == "" then mistake(("%q names no host"):format(text)) end
-  if (url.path ~= "" and url.path ~= "/") or url.query or url.fragment then
-    mistake("an address has no path: topics are named in publish and subscribe")
-  end
-  local host = url.host:find(":", 1, true) and ("[%s]"):format(url.host) or url.host
-  return {
-    address = ("%s://%s:%d"):format(scheme == "mqtts" and "tls" or "tcp", host, url.port or SCHEMES[scheme]),
-    tls = scheme == "mqtts",
-    username = url.username,
-    password = url.password,
-  }
+  return servers
 end
 
 --- The will as the session wants it.
@@ -134,121 +174,131 @@ local function check_will(will)
   return { topic = will.topic, payload = will.payload, qos = qos, retain = retain, properties = properties }
 end
 
---- Bounds that the protocol sets.
+--- What the options must be, and what goes with what.
 ---@param options mqtt.Options
----@param address mqtt.Address
-local function check_together(options, address)
-  local function range(name, least, most)
+---@param servers mqtt.Address[]
+local function check_together(options, servers)
+  for name, range in pairs(RANGES) do
     local value = options[name]
-    if value and (value < least or value > most) then
-      mistake(("%s must be from %d to %d"):format(name, least, most))
+    if value and (value < range[1] or value > range[2]) then
+      mistake(("%s must be from %d to %d"):format(name, range[1], range[2]))
     end
   end
-  range("keep_alive", 0, 65535)
-  range("session_expiry", 0, 0xFFFFFFFF)
-  range("packet_max", 1, 268435460)
-  range("receive_maximum", 1, 65535)
-  range("receive_queue_max", 1, math.maxinteger)
   if options.version and not VERSIONS[options.version] then mistake("version must be 5, \"3.1.1\" or \"auto\"") end
-  if options.clean_start == false and (options.client_id or "") == "" then
+  if options.queue_policy and not POLICIES[options.queue_policy] then
+    mistake("queue_policy must be \"reject\", \"drop_oldest\" or \"drop_newest\"")
+  end
+  if options.clean_start == false and (options.client_id or "") == "" and not options.store then
     mistake("clean_start = false needs a client_id that the server knows again")
   end
-  if options.tls and not address.tls then mistake("tls goes with mqtts://") end
+  if options.clean_start and options.store then
+    mistake("a store goes on where the last program ended: clean_start = true would forget that")
+  end
+  if options.response_topic and not codec.valid_topic(options.response_topic) then
+    mistake(("response_topic: %q is not a topic"):format(options.response_topic))
+  end
+  if options.tls then
+    local any = false
+    for _, server in ipairs(servers) do any = any or server.tls end
+    if not any then mistake("tls goes with mqtts:// and wss://") end
+  end
+  local authentication = options.authentication
+  if authentication then
+    cosocket.check_options("mqtt.connect: authentication", authentication, AUTHENTICATION, 4)
+    if not authentication.method or not authentication.answer then
+      mistake("authentication needs a method and an answer")
+    elseif options.version == "3.1.1" then
+      mistake("authentication needs MQTT 5")
+    end
+  end
 end
 
---- Why the server refused, in its words.
----@param connack mqtt.Connack
----@param version mqtt.codec.Version
----@return cosocket.Error
-local function refusal(connack, version)
-  local code, properties = connack.reason_code, connack.properties or {}
-  local words = codec.reason(code, version) or ("reason code 0x%02X"):format(code)
-  local reason = properties.reason_string
-  local message = ("the server refused the connection: %s%s"):format(words, reason and (" (%s)"):format(reason) or "")
-  return cosocket.error("refused", "mqtt.connect", message, {
-    code = code,
-    reason = reason,
-    server_reference = properties.server_reference,
-  })
-end
-
---- Connects once, in one version.
+--- Opens the store, and settles who we are.
 ---@async
----@param open fun(seconds: number): cosocket.Stream?, cosocket.Error?
 ---@param options mqtt.Options
----@param session_options mqtt.SessionOptions
----@param deadline number
----@return mqtt.Client? client
----@return cosocket.Error? err
----@return boolean? other_version Another version may be what the server wants.
-local function attempt(open, options, session_options, deadline)
-  local stream, err = open(math.max(0, deadline - cosocket.now()))
-  if not stream then return nil, err end
-  local one = session.new(session_options)
-  session_options.timeout = math.max(0, deadline - cosocket.now())
-  local input = cosocket.buffer()
-  local connack, ok
-  ok, err = one:connect(cosocket.now())
-  if ok then connack, err = drive.next_event(stream, one, input) end
-  if not connack then
-    stream:close()
-    ---@cast err cosocket.Error
-    if err.kind ~= "closed" then return nil, err end
-    local message = "the server closed the connection instead of answering CONNECT"
-    return nil, cosocket.error("closed", "mqtt.connect", message, { cause = err }), true
-  end
-  if connack.reason_code ~= 0 then
-    stream:close()
-    return nil, refusal(connack, one.version), connack.reason_code == 0x84
-  end
-  return client.new(stream, one, input, options.receive_queue_max or RECEIVE_QUEUE_MAX)
+---@return mqtt.Journal? journal
+---@return string|cosocket.Error? client_id
+local function open_store(options)
+  local client_id = options.client_id
+  if client_id == "" then client_id = nil end
+  local journal, err = require("mqtt.store").open(options.store, client_id)
+  if not journal then return nil, err end
+  return journal, client_id or journal.client_id or "moonwire-" .. hex.encode(crypto.random_bytes(6))
 end
 
---- Connects to a server: `"mqtt://host"`, `"mqtts://user:password@host:port"` or `"unix:///path"`. A stream that is
---- connected already does too; then only one version is tried.
+--- Seconds the server is to remember us.
+---@param options mqtt.Options
+---@param reconnects any
+---@param clean boolean
+---@return integer
+local function session_expiry(options, reconnects, clean)
+  if options.session_expiry then return options.session_expiry end
+  if not clean then return SESSION_EXPIRY_KEPT end
+  return reconnects and SESSION_EXPIRY or 0
+end
+
+--- Connects to a server: `"mqtt://host"`, `"mqtts://user:password@host:port"`, `"ws://host/path"`, `"wss://host/path"` or
+--- `"unix:///path"`; or to one of a list, which are tried in order and round. A stream that is connected already does
+--- too; then only one version is tried, once.
 ---@async
----@param url string|cosocket.Stream
+---@param url string|string[]|cosocket.Stream
 ---@param options? mqtt.Options
 ---@return mqtt.Client? client
----@return cosocket.Error? err `refused` with `code` when the server says no; `resolve`, `connect`, `tls`, `timeout`, `closed`
+---@return cosocket.Error? err `refused` with `code` when the server says no; `resolve`, `connect`, `tls`, `timeout`, `closed`; `io` for the store
 function mqtt.connect(url, options)
   options = cosocket.check_options("mqtt.connect", options, OPTIONS)
-  local address, open = nil, nil
+  local servers, versions = nil, VERSIONS[options.version or "auto"]
+  local reconnect = options.reconnect
+  if reconnect == nil then reconnect = true end
+  local open
   if type(url) == "userdata" then
-    address = { address = "", tls = false }
+    servers = { { text = "", target = "", tls = false, websocket = false } }
+    versions, reconnect = versions and { versions[1] }, false
     ---@cast url cosocket.Stream
     open = function() return url end
   else
-    ---@cast url string
-    address = parse_address(url)
-    open = function(seconds)
-      return cosocket.connect(address.address, { timeout = seconds, tls = address.tls and options.tls or nil })
-    end
+    ---@cast url string|string[]
+    servers = check_addresses(url)
+    open = function(address, seconds) return addresses.open(address, options.tls, seconds) end
   end
-  check_together(options, address)
+  check_together(options, servers)
+  backoff.check("mqtt.connect: reconnect", reconnect)
   local will = check_will(options.will)
   local user = publication.user_properties("mqtt.connect", options.user)
-  local deadline = cosocket.now() + (options.timeout or TIMEOUT)
-  local last_err
-  for _, version in ipairs(VERSIONS[options.version or "auto"]) do
-    local connected, err, other_version = attempt(open, options, {
-      version = version,
-      client_id = options.client_id,
-      username = options.username or address.username,
-      password = options.password or address.password,
+  local clean, journal, client_id = options.clean_start, nil, options.client_id
+  if clean == nil then clean = options.store == nil end
+  if options.store then
+    local answer
+    journal, answer = open_store(options)
+    if not journal then return nil, answer --[[@as cosocket.Error]] end
+    client_id = answer --[[@as string]]
+  end
+  local asks = options.request_response_information
+  local self = client.new({
+    options = options,
+    session_options = {
+      version = versions[1],
+      client_id = client_id,
       keep_alive = options.keep_alive,
-      clean_start = options.clean_start,
-      session_expiry = options.session_expiry,
+      session_expiry = session_expiry(options, reconnect, clean),
       will = will,
       packet_max = options.packet_max or PACKET_MAX,
       receive_maximum = options.receive_maximum or RECEIVE_MAXIMUM,
-      properties = user and { user_property = user } or nil,
-    }, deadline)
-    if connected then return connected end
-    last_err = err
-    if not other_version or type(url) == "userdata" then break end
-  end
-  return nil, last_err
+      topic_alias_max = options.topic_alias_max or TOPIC_ALIAS_MAX,
+      properties = (user or asks) and { user_property = user, request_response_information = asks } or nil,
+    },
+    servers = servers,
+    versions = versions,
+    open = open,
+    clean = clean,
+    timeout = options.timeout or TIMEOUT,
+    receive_queue_max = options.receive_queue_max or RECEIVE_QUEUE_MAX,
+    queue_max = options.queue_max or QUEUE_MAX,
+    queue_bytes_max = options.queue_bytes_max or QUEUE_BYTES_MAX,
+    journal = journal,
+    reconnect = reconnect,
+  })
+  return client.start(self, options.wait ~= false)
 end
 
 return mqtt

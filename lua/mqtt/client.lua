@@ -1,42 +1,76 @@
---- A session on a socket: what `mqtt.connect` answers. One task owns the socket and turns the loop; every other
---- task tells the session what it wants, wakes the owner when that is needed, and waits for its own answer.
+--- What `mqtt.connect` answers: a session and whatever connections it takes. One task owns the connection and turns the
+--- loop (`mqtt.connection`); every other task tells the session what it wants, wakes the owner when that is needed,
+--- and waits for its own answer.
 
+local backoffs = require("mqtt.backoff")
 local codec = require("mqtt.codec")
+local connection = require("mqtt.connection")
 local cosocket = require("cosocket")
 local deliveries = require("mqtt.delivery")
-local drive = require("net.drive")
+local gates = require("mqtt.gate")
+local log = require("log").new("mqtt")
 local publication = require("mqtt.publication")
+local requests = require("mqtt.request")
+local sessions = require("mqtt.session")
+local subscriptions = require("mqtt.subscriptions")
+local tickets = require("mqtt.ticket")
 
 local now = cosocket.now
 
 --- Bytes that may wait to leave before a publishing task waits too.
 local OUTPUT_MAX = 65536
---- Seconds what was published before `close` may take to leave.
-local GOODBYE = 5
---- Seconds the server may take to close after our DISCONNECT.
-local LINGER = 1
 
 ---@class mqtt.Status
----@field state "connected"|"closing"|"closed"
+---@field state "connecting"|"connected"|"waiting"|"closing"|"closed" `waiting` is for the next attempt to connect.
 ---@field version 5|"3.1.1"
 ---@field client_id string
+---@field address string? Of the server that is connected to, or is tried next.
 ---@field keep_alive integer
----@field in_flight integer QoS 1 messages sent and not acknowledged.
----@field waiting integer QoS 1 messages that wait because the server takes no more at once.
+---@field connections integer How many there have been.
+---@field next_attempt number? Seconds until the next attempt to connect.
+---@field in_flight integer QoS 1 and 2 messages sent and not acknowledged to the end.
+---@field waiting integer Messages that wait to be sent.
+---@field waiting_bytes integer
+---@field receiving integer QoS 1 and 2 messages received and not acknowledged to the end.
 ---@field received_bytes integer What was received and not yet taken.
 ---@field dropped integer Received messages that nobody took.
----@field session_present boolean
+---@field dropped_outgoing integer Messages that `queue_policy` dropped.
+---@field session_present boolean Whether the server remembered us when it was connected to last.
 ---@field server mqtt.Properties What the server said of itself in CONNACK.
----@field error cosocket.Error? Why the connection is closed.
+---@field error cosocket.Error? Why there is no connection.
 
 ---@class mqtt.Client
----@field private stream cosocket.Stream
----@field private session mqtt.Session
----@field private input cosocket.Buffer
----@field private delivery mqtt.Delivery
----@field private err cosocket.Error? Why it is closed.
----@field private ended cosocket.Event Set when the owner has let go of the socket.
----@field private goodbye boolean Asked to close.
+---@field package session mqtt.Session
+---@field package driven mqtt.Session|mqtt.Gate What the loop drives.
+---@field package gate mqtt.Gate?
+---@field package journal mqtt.Journal?
+---@field package options mqtt.Options
+---@field package servers mqtt.Address[]
+---@field package next_server integer
+---@field package versions mqtt.codec.Version[] Those to try.
+---@field package timeout number
+---@field package clean boolean
+---@field package open fun(address: mqtt.Address, seconds: number): cosocket.Stream?, cosocket.Error?
+---@field package stream cosocket.Stream?
+---@field package input cosocket.Buffer?
+---@field package delivery mqtt.Delivery
+---@field package subscriptions mqtt.Subscriptions
+---@field package requests mqtt.Ticket[] SUBSCRIBE and UNSUBSCRIBE that are to be sent on the next connection.
+---@field package backoff mqtt.Backoff? `nil`: it never connects again.
+---@field package connections integer
+---@field package connected_at number
+---@field package next_attempt number?
+---@field package connected cosocket.Event Set while there is a connection.
+---@field package nudge cosocket.Event Ends the wait for the next attempt.
+---@field package last_error cosocket.Error?
+---@field package err cosocket.Error? Why it is closed.
+---@field package ended cosocket.Event Set when the owner has let go of everything.
+---@field package goodbye boolean Asked to close.
+---@field package goodbye_reason integer?
+---@field private last_identifier integer
+---@field private hold fun(wait: function, object: any): true?, cosocket.Error?
+---@field private requester mqtt.Requester?
+---@field private authenticated cosocket.Event?
 ---@field private forget_stop fun()
 local Client = {}
 Client.__index = Client
@@ -45,15 +79,17 @@ Client.__name = "mqtt.Client"
 -- Waiting ---------------------------------------------------------------------
 
 --- Starts what the session queued on its way.
----@private
+---@package
 function Client:flush()
-  local output = self.session.output
-  if #output == 0 then return end
-  self.stream:try_flush(output)
-  if #output > 0 then self.stream:wake() end
+  local gate = self.gate
+  if gate then gate:pump() end
+  local stream, output = self.stream, self.driven.output
+  if #output == 0 or not stream then return end
+  stream:try_flush(output)
+  if #output > 0 then stream:wake() end
 end
 
---- Waits for the answer to `ticket`.
+--- Waits for the packet that answers `ticket`.
 ---@private
 ---@async
 ---@param ticket mqtt.Ticket
@@ -61,35 +97,59 @@ end
 ---@return cosocket.Error? err
 function Client:await(ticket)
   self:flush()
-  if not ticket.answer and not ticket.err then
-    local event = cosocket.event()
-    ticket.event = event
-    local ok, err = self.delivery:wait(event.wait, event)
+  ticket.hold = self.hold
+  return ticket:await()
+end
+
+--- Sends a request, now or on the next connection, and waits for its answer.
+---@private
+---@async
+---@param ticket mqtt.Ticket
+---@return mqtt.Acks? answer
+---@return cosocket.Error? err
+function Client:ask(ticket)
+  if self.err then return nil, self.err end
+  if self.goodbye then return nil, cosocket.error("closed", "mqtt." .. ticket.type, "this client is closed") end
+  if self.stream then
+    local ok, err = self.session:ask(ticket, now())
     if not ok then return nil, err end
+  else
+    self.requests[#self.requests + 1] = ticket
   end
-  return ticket.answer, ticket.err
+  return self:await(ticket) --[[@as mqtt.Acks?]]
 end
 
----@param op string
----@param what string
----@param code integer
----@param answer mqtt.Ack|mqtt.Acks
----@param fields? table
----@return nil
----@return cosocket.Error err
-local function refused(op, what, code, answer, fields)
-  local words = codec.reason(code) or ("reason code 0x%02X"):format(code)
-  local reason = answer.properties and answer.properties.reason_string
-  fields = fields or {}
-  fields.code, fields.reason = code, reason
-  local message = ("the server refused %s: %s%s"):format(what, words, reason and (" (%s)"):format(reason) or "")
-  return nil, cosocket.error("refused", op, message, fields)
+--- Waits for something that comes with a message, or for the end of the client.
+---@package
+---@async
+---@param event cosocket.Event
+---@return true? ok
+---@return cosocket.Error? err
+function Client:wait_for(event)
+  local function wait() return cosocket.select(event, self.ended) end
+  local ready, err = self.delivery:wait(wait)
+  if ready == nil then return nil, err end
+  if event:is_set() then return true end
+  return nil, self.err
 end
 
--- Commands --------------------------------------------------------------------
+--- Waits until there is a connection.
+---@async
+---@return true? ok
+---@return cosocket.Error? err `closed`
+function Client:wait_connected()
+  while not self.connected:is_set() do
+    if self.err then return nil, self.err end
+    local ready, err = cosocket.select(self.connected, self.ended)
+    if ready == nil then return nil, err --[[@as cosocket.Error]] end
+  end
+  return true
+end
+
+-- Publishing ------------------------------------------------------------------
 
 ---@class mqtt.PublishOptions
----@field qos? 0|1 Default 0.
+---@field qos? mqtt.Qos Default 0.
 ---@field retain? boolean Default `false`.
 ---@field expiry? number Seconds after which nobody needs the message any more; MQTT 5, as all below.
 ---@field content_type? string
@@ -98,50 +158,128 @@ end
 ---@field utf8? boolean The payload is text.
 ---@field user? [string, string][]|table<string, string> User properties.
 
---- Publishes. Returns when the server has acknowledged the message (QoS 1), or when it is on its way (QoS 0).
+--- Gives the session a message. Answers `true` when it is sent and forgotten (QoS 0).
+---@param self mqtt.Client
+---@param op string
+---@param topic string
+---@param payload string?
+---@param options mqtt.PublishOptions?
+---@return true|mqtt.Ticket|nil sent
+---@return cosocket.Error? err
+local function give(self, op, topic, payload, options)
+  local qos, retain, properties, expiry = 0, false, nil, nil
+  if type(topic) ~= "string" then error(("%s: the topic must be a string, not a %s"):format(op, type(topic)), 3) end
+  if payload ~= nil and type(payload) ~= "string" then
+    error(("%s: the payload must be a string, not a %s"):format(op, type(payload)), 3)
+  end
+  if options then
+    qos, retain, properties = publication.check(op, options, 4)
+    expiry = options.expiry
+  end
+  if self.err or self.goodbye then
+    return nil, self.err or cosocket.error("closed", "mqtt.publish", "this client is closed")
+  end
+  local sent, err = self.session:publish(topic, payload, qos, retain, properties, now(), expiry)
+  if not sent then
+    ---@cast err cosocket.Error
+    if err.kind == "protocol" and not codec.valid_topic(topic) then
+      error(("%s: %q is not a topic to publish to"):format(op, topic), 3)
+    end
+    return nil, err
+  end
+  if sent ~= true and qos > 0 and self.gate then self.gate:note(sent) end
+  return sent
+end
+
+--- Waits while more is about to leave than should.
+---@private
+---@async
+---@return true? ok
+---@return cosocket.Error? err
+function Client:wait_for_room()
+  while self.stream and #self.session.output > OUTPUT_MAX do
+    local stream = self.stream
+    local ok, err = self.delivery:wait(stream.flush, stream)
+    if not ok and self.stream == stream then
+      -- The owner hears of it too; what is queued goes out on the next connection.
+      if self.err or not self.backoff then return nil, self.err or err end
+      return true
+    end
+    self:flush()
+  end
+  return true
+end
+
+--- Publishes. Returns when the server has acknowledged the message (QoS 1 and 2), however many connections that takes,
+--- or when it is on its way (QoS 0). Without a connection messages wait, as far as `queue_max` allows. A deadline ends
+--- the wait and not the message.
 ---@async
 ---@param topic string
 ---@param payload? string
 ---@param options? mqtt.PublishOptions
 ---@return integer? reason_code 0, or 0x10 when the server knows that nobody has subscribed.
----@return cosocket.Error? err `closed`, `refused` with `code`, `limit`, `protocol`
+---@return cosocket.Error? err `closed`, `refused` with `code`, `limit`, `protocol`, `timeout` when it expired unsent, `io` when it could not be stored
 function Client:publish(topic, payload, options)
-  local qos, retain, properties = 0, false, nil
-  if type(topic) ~= "string" then error(("publish: the topic must be a string, not a %s"):format(type(topic)), 2) end
-  if payload ~= nil and type(payload) ~= "string" then
-    error(("publish: the payload must be a string, not a %s"):format(type(payload)), 2)
+  if #self.session.output > OUTPUT_MAX then
+    local ok, err = self:wait_for_room()
+    if not ok then return nil, err end
   end
-  if options then qos, retain, properties = publication.check("publish", options) end
-  local session, stream = self.session, self.stream
-  while #session.output > OUTPUT_MAX do
-    local ok, err = self.delivery:wait(stream.flush, stream)
-    if not ok then return nil, self.err or err end
-    stream:try_flush(session.output)
-  end
-  local sent, err = session:publish(topic, payload, qos, retain, properties, now())
+  local sent, err = give(self, "publish", topic, payload, options)
   if sent == true then
     self:flush()
     return 0
   elseif not sent then
-    ---@cast err cosocket.Error
-    if err.kind == "protocol" and not codec.valid_topic(topic) then
-      error(("publish: %q is not a topic to publish to"):format(topic), 2)
-    end
-    return nil, err.kind == "closed" and self.err or err
+    return nil, err
   end
-  local answer, failure = self:await(sent)
-  if not answer then return nil, failure end
-  if answer.reason_code >= 0x80 then return refused("mqtt.publish", "the message", answer.reason_code, answer) end
-  return answer.reason_code
+  if sent.qos == 0 then
+    -- It waits for a connection, and nobody waits for it.
+    self:flush()
+    return 0
+  end
+  self:flush()
+  sent.hold = self.hold
+  return sent:wait()
 end
 
+--- Publishes without waiting for the server. The ticket tells later how it went: `ticket:wait()`, `ticket:is_done()`.
+--- With a store, a message of QoS 1 or 2 is on disk when this returns: it will be delivered, whatever happens to the
+--- process.
+---@async
+---@param topic string
+---@param payload? string
+---@param options? mqtt.PublishOptions
+---@return mqtt.Ticket? ticket
+---@return cosocket.Error? err `closed`, `refused` with `code`, `limit`, `protocol`, `io` when it could not be stored
+function Client:publish_nowait(topic, payload, options)
+  if #self.session.output > OUTPUT_MAX then
+    local ok, err = self:wait_for_room()
+    if not ok then return nil, err end
+  end
+  local sent, err = give(self, "publish_nowait", topic, payload, options)
+  if not sent then return nil, err end
+  self:flush()
+  if sent == true then
+    sent = tickets.new({ type = "publish", qos = 0, answer = { type = "puback", packet_id = 0, reason_code = 0 } })
+  elseif self.gate and sent.qos > 0 then
+    local ok
+    ok, err = self.gate:wait_stored(sent)
+    if not ok then return nil, err end
+  end
+  sent.hold = self.hold
+  return sent
+end
+
+-- Subscribing -----------------------------------------------------------------
+
 ---@class mqtt.SubscribeOptions
----@field qos? 0|1 At most at this quality of service. Default 0.
+---@field qos? mqtt.Qos At most at this quality of service. Default 0.
 ---@field no_local? boolean Not what this client publishes itself; MQTT 5, as all below.
 ---@field retain_as_published? boolean Messages keep RETAIN as it was published.
 ---@field retain_handling? 0|1|2 Retained messages: 0 send them, 1 only to a new subscription, 2 do not. Default 0.
----@field identifier? integer Comes with each message of this subscription.
+---@field identifier? integer Comes with each message of this subscription. Default: one is chosen when there is a handler.
 ---@field user? [string, string][]|table<string, string> User properties.
+---@field concurrency? integer Messages that the handler is given at a time. Default 1: one after another, in order.
+---@field manual_acknowledge? boolean The handler's messages are acknowledged by `client:acknowledge` alone. Default `false`.
 
 local SUBSCRIBE_OPTIONS = {
   qos = "integer",
@@ -150,6 +288,8 @@ local SUBSCRIBE_OPTIONS = {
   retain_handling = "integer",
   identifier = "integer",
   user = "table",
+  concurrency = "integer",
+  manual_acknowledge = "boolean",
 }
 
 --- The filters of a call as a list; raises for what is none.
@@ -167,8 +307,40 @@ local function filter_list(op, filters)
   return list
 end
 
---- Subscribes. Returns when the server has agreed; messages go to `handler`, in a task of its own and one at a
---- time, or else to `messages`.
+--- Raises for options of `subscribe` that cannot be.
+---@param options mqtt.SubscribeOptions
+---@param handler any
+local function check_subscribe(options, handler)
+  if handler ~= nil and type(handler) ~= "function" then
+    error(("subscribe: the handler must be a function, not a %s"):format(type(handler)), 3)
+  end
+  if (options.qos or 0) > 2 then error("subscribe: qos must be 0, 1 or 2", 3) end
+  if (options.retain_handling or 0) > 2 then error("subscribe: retain_handling must be 0, 1 or 2", 3) end
+  if (options.concurrency or 1) < 1 then error("subscribe: concurrency must be at least 1", 3) end
+  if options.identifier and (options.identifier < 1 or options.identifier > 268435455) then
+    error("subscribe: identifier must be from 1 to 268435455", 3)
+  end
+  if (options.concurrency or options.manual_acknowledge) and not handler then
+    error("subscribe: concurrency and manual_acknowledge are for a handler, and there is none", 3)
+  end
+end
+
+--- The Subscription Identifier of a new subscription: messages come with it, and go to its handler (3.8.2.1.2).
+---@param client mqtt.Client
+---@param wanted integer?
+---@param handler function?
+---@return integer?
+local function identifier_of(client, wanted, handler)
+  local session = client.session
+  local connack = session.connack
+  if wanted or not handler or session.version ~= 5 or not connack then return wanted end
+  if connack.properties and connack.properties.subscription_identifier_available == false then return nil end
+  client.last_identifier = client.last_identifier + 1
+  return client.last_identifier
+end
+
+--- Subscribes. Returns when the server has agreed; messages go to `handler`, in a task of its own, or else to
+--- `messages`. Without a connection it waits for one. When the server forgets us, it is told again.
 ---@async
 ---@param filters string|string[]
 ---@param options? mqtt.SubscribeOptions
@@ -180,14 +352,18 @@ function Client:subscribe(filters, options, handler)
   if type(options) == "function" and handler == nil then options, handler = nil, options end
   local list = filter_list("subscribe", filters)
   options = cosocket.check_options("subscribe", options, SUBSCRIBE_OPTIONS)
-  if handler ~= nil and type(handler) ~= "function" then
-    error(("subscribe: the handler must be a function, not a %s"):format(type(handler)), 2)
+  check_subscribe(options, handler)
+  local identifier = identifier_of(self, options.identifier, handler)
+  local properties
+  if identifier or options.user then
+    properties = {
+      subscription_identifier = identifier,
+      user_property = publication.user_properties("subscribe", options.user),
+    }
   end
-  if (options.qos or 0) > 1 then error("subscribe: qos must be 0 or 1", 2) end
-  if (options.retain_handling or 0) > 2 then error("subscribe: retain_handling must be 0, 1 or 2", 2) end
-  local subscriptions, routes = {}, {}
+  local delivery, wanted, routes = self.delivery, {}, {}
   for i, filter in ipairs(list) do
-    subscriptions[i] = {
+    wanted[i] = {
       filter = filter,
       qos = options.qos,
       no_local = options.no_local,
@@ -195,54 +371,58 @@ function Client:subscribe(filters, options, handler)
       retain_handling = options.retain_handling,
     }
     -- The first messages may come before the answer (3.8.4).
-    if handler then routes[i] = self.delivery.inbox:add(filter, handler) end
+    if handler then
+      routes[i] = delivery.inbox:add(filter, handler, {
+        identifier = identifier,
+        concurrency = options.concurrency,
+        manual = options.manual_acknowledge,
+      })
+    end
   end
-  local properties
-  if options.identifier or options.user then
-    properties = {
-      subscription_identifier = options.identifier,
-      user_property = publication.user_properties("subscribe", options.user),
-    }
+  local packet = { type = "subscribe", subscriptions = wanted, properties = properties }
+  local ticket = tickets.new({ type = "subscribe", packet = packet })
+  local answer, err
+  if self.stream then
+    local allowed
+    allowed, err = self.session:allows(wanted, properties)
+    if allowed then answer, err = self:ask(ticket) end
+  else
+    answer, err = self:ask(ticket)
   end
-  local answer
-  local ticket, err = self.session:subscribe(subscriptions, properties, now())
-  if ticket then answer, err = self:await(ticket) end
   if not answer then
-    for _, route in ipairs(routes) do self.delivery:drop(route) end
-    ---@cast err cosocket.Error
-    return nil, err.kind == "closed" and self.err or err
+    for _, route in ipairs(routes) do delivery:drop(route) end
+    return nil, err
   end
   local codes, failed = answer.reason_codes, nil
   for i, code in ipairs(codes) do
     if code >= 0x80 then
       failed = failed or i
-      if routes[i] then self.delivery:drop(routes[i]) end
-    elseif routes[i] then
+      if routes[i] then delivery:drop(routes[i]) end
+    else
+      self.subscriptions:add(wanted[i], properties)
       -- The new subscription replaces the old one [MQTT-3.8.4-3], and its handler too.
-      self.delivery:drop_handlers(list[i], routes[i])
+      if routes[i] then delivery:drop_handlers(list[i], routes[i]) end
     end
   end
   if failed then
     local what = ("the subscription to %q"):format(list[failed])
-    return refused("mqtt.subscribe", what, codes[failed], answer, { codes = codes, filter = list[failed] })
+    return nil, ticket:refusal("mqtt.subscribe", what, codes[failed], { codes = codes, filter = list[failed] })
   end
   return type(filters) == "string" and codes[1] or codes
 end
 
---- Unsubscribes, and forgets the handlers of these filters.
+--- Unsubscribes, and forgets the handlers of these filters. Without a connection it waits for one.
 ---@async
 ---@param filters string|string[]
 ---@return true? ok Also when there was no such subscription.
 ---@return cosocket.Error? err
 function Client:unsubscribe(filters)
   local list = filter_list("unsubscribe", filters)
-  local answer
-  local ticket, err = self.session:unsubscribe(list, nil, now())
-  if ticket then answer, err = self:await(ticket) end
-  if not answer then
-    ---@cast err cosocket.Error
-    return nil, err.kind == "closed" and self.err or err
-  end
+  local ticket = tickets.new({ type = "unsubscribe", packet = { type = "unsubscribe", filters = list } })
+  -- A server that has forgotten us is not told again.
+  for _, filter in ipairs(list) do self.subscriptions:remove(filter) end
+  local answer, err = self:ask(ticket)
+  if not answer then return nil, err end
   local codes, failed = answer.reason_codes, nil
   for i, filter in ipairs(list) do
     if (codes[i] or 0) >= 0x80 then
@@ -253,33 +433,16 @@ function Client:unsubscribe(filters)
   end
   if failed then
     local what = ("to end the subscription to %q"):format(list[failed])
-    return refused("mqtt.unsubscribe", what, codes[failed], answer, { codes = codes, filter = list[failed] })
+    return nil, ticket:refusal("mqtt.unsubscribe", what, codes[failed], { codes = codes, filter = list[failed] })
   end
   return true
 end
 
----@return mqtt.Status
-function Client:status()
-  local session = self.session
-  local connack = session.connack
-  return {
-    state = self.err and "closed" or session.state == "connected" and "connected" or "closing",
-    version = session.version == 5 and 5 or "3.1.1",
-    client_id = session.client_id,
-    keep_alive = session.keep_alive,
-    in_flight = session.outgoing.in_flight,
-    waiting = session.outgoing:waiting_count(),
-    received_bytes = self.delivery.inbox.bytes,
-    dropped = self.delivery.inbox.dropped,
-    session_present = connack and connack.session_present or false,
-    server = connack and connack.properties or {},
-    error = self.err,
-  }
-end
+-- Receiving -------------------------------------------------------------------
 
 --- Received messages, for a `for` loop: those that match `filter`, or all that no handler and no other loop
---- takes. It does not subscribe. A QoS 1 message is acknowledged when the next one is asked for. The loop ends
---- when the client is closed; when the connection was lost, after the last message that had come.
+--- takes. It does not subscribe. A QoS 1 or 2 message is acknowledged when the next one is asked for. The loop ends
+--- when the client is closed; when it has given up, after the last message that had come.
 ---@async
 ---@param filter? string
 ---@return fun(): mqtt.Publish?
@@ -288,136 +451,184 @@ function Client:messages(filter)
   return self.delivery:messages(filter)
 end
 
--- The owner -------------------------------------------------------------------
+--- Acknowledges a message of a subscription with `manual_acknowledge`. One whose connection is gone is sent again by
+--- the server: then this does nothing.
+---@param message mqtt.Publish
+---@param reason_code? integer From 0x80 on the message is refused; MQTT 5. Default 0.
+---@return true
+function Client:acknowledge(message, reason_code)
+  if type(message) ~= "table" or message.type ~= "publish" then error("acknowledge: a received message is wanted", 2) end
+  if reason_code ~= nil and (math.type(reason_code) ~= "integer" or not codec.reason(reason_code)) then
+    error("acknowledge: reason_code must be a reason code of PUBACK", 2)
+  end
+  self.delivery:acknowledge_by_hand(message, reason_code)
+  return true
+end
+
+-- Request and response --------------------------------------------------------
+
+--- Publishes a request and waits for the response to it (MQTT 5, 4.10): who answers publishes to the message's
+--- `response_topic` with its `correlation_data`, as `respond` does.
+---@async
+---@param topic string
+---@param payload? string
+---@param options? number|mqtt.RequestOptions Seconds to wait, or options.
+---@return mqtt.Publish? response
+---@return cosocket.Error? err `timeout`, `refused` also when the server knows that nobody has subscribed, `closed`
+function Client:request(topic, payload, options)
+  options = requests.check(options)
+  if self.session.version ~= 5 then
+    return nil, cosocket.error("refused", "mqtt.request", "requests need MQTT 5, and the server speaks 3.1.1")
+  end
+  self.requester = self.requester or requests.new(self, self.options.response_topic)
+  return self.requester:request(topic, payload, options)
+end
+
+--- Answers a request.
+---@async
+---@param message mqtt.Publish The request.
+---@param payload? string
+---@param options? mqtt.PublishOptions Default: the QoS of the request.
+---@return integer? reason_code
+---@return cosocket.Error? err `protocol` when the message asks for no response; as `publish`
+function Client:respond(message, payload, options)
+  local properties = message.properties or {}
+  if not properties.response_topic then
+    return nil, cosocket.error("protocol", "mqtt.respond", "the message names no response topic: nobody waits")
+  end
+  local given = { qos = message.qos }
+  for name, value in pairs(options or {}) do given[name] = value end
+  given.correlation = properties.correlation_data
+  return self:publish(properties.response_topic, payload, given)
+end
+
+-- Authentication --------------------------------------------------------------
+
+--- Authenticates anew on the connection (MQTT 5, 4.12.1), with the `authentication` of the options.
+---@async
+---@return true? ok
+---@return cosocket.Error? err
+function Client:reauthenticate()
+  local authentication = self.options.authentication
+  if not authentication then error("reauthenticate: mqtt.connect was given no authentication", 2) end
+  if not self.stream then return nil, cosocket.error("closed", "mqtt.authenticate", "there is no connection") end
+  local data, err = connection.secret("authentication.data", authentication.data)
+  if err then return nil, err end
+  local ok
+  ok, err = self.session:authenticate(data, now(), true)
+  if not ok then return nil, err end
+  local event = cosocket.event()
+  self.authenticated = event
+  self:flush()
+  ok, err = self.delivery:wait(event.wait, event)
+  if not ok then return nil, err end
+  if self.authenticated then
+    self.authenticated = nil
+    return nil, self.last_error or cosocket.error("closed", "mqtt.authenticate", "the connection is lost")
+  end
+  return true
+end
+
+--- The server has answered `reauthenticate`.
+---@package
+function Client:reauthenticated()
+  local event = self.authenticated
+  self.authenticated = nil
+  if event then event:set() end
+end
+
+-- State -----------------------------------------------------------------------
+
+---@return mqtt.Status
+function Client:status()
+  local session, inbox = self.session, self.delivery.inbox
+  local connack, window = session.connack, session.outgoing
+  local server = self.servers[self.next_server]
+  local state = "connecting"
+  if self.err then
+    state = "closed"
+  elseif self.goodbye then
+    state = "closing"
+  elseif self.stream then
+    state = "connected"
+  elseif self.next_attempt then
+    state = "waiting"
+  end
+  return {
+    state = state,
+    version = session.version == 5 and 5 or "3.1.1",
+    client_id = session.client_id,
+    address = server and server.text,
+    keep_alive = session.keep_alive,
+    connections = self.connections,
+    next_attempt = self.next_attempt and math.max(0, self.next_attempt - now()),
+    in_flight = window.in_flight,
+    waiting = window:waiting_count(),
+    waiting_bytes = window.waiting_bytes,
+    receiving = session.incoming.count,
+    received_bytes = inbox.bytes,
+    dropped = inbox.dropped,
+    dropped_outgoing = window.dropped,
+    session_present = connack and connack.session_present or false,
+    server = connack and connack.properties or {},
+    error = self.err or (not self.stream and self.last_error or nil),
+  }
+end
+
+--- Tells the script of a change, in a task of its own.
+---@package
+---@param name "on_connected"|"on_disconnected"
+---@param value any
+function Client:announce(name, value)
+  local callback = self.options[name]
+  if not callback then return end
+  cosocket.spawn("mqtt " .. name, function()
+    local ok, err = xpcall(callback, deliveries.failure, self, value)
+    if ok then return end
+    if cosocket.is_error(err) then error(err, 0) end
+    log.error(("%s failed: %s"):format(name, err.message), { traceback = err.traceback })
+  end)
+end
 
 --- Tells everybody who waits that no answer will come.
----@private
+---@package
 ---@param err cosocket.Error
 function Client:lose(err)
   if self.err then return end
   self.err = err
-  for _, ticket in ipairs(self.session:lost()) do
-    ticket.err = err
-    if ticket.event then ticket.event:set() end
-  end
+  self.connected:clear()
+  local waiting = self.session:disconnected()
+  table.move(self.requests, 1, #self.requests, #waiting + 1, waiting)
+  local messages = self.session:abandon()
+  table.move(messages, 1, #messages, #waiting + 1, waiting)
+  self.requests = {}
+  for _, ticket in ipairs(waiting) do ticket:finish(nil, err) end
+  if self.authenticated then self.authenticated:set() end
   self.delivery:finish_up(self.goodbye)
   self.forget_stop()
+  if self.gate then self.gate:close() end
 end
 
---- Sends what is left, and closes so that it arrives.
----@async
----@param client mqtt.Client
-local function leave(client)
-  local stream, input, output = client.stream, client.input, client.session.output
-  local sent = cosocket.deadline(GOODBYE, function()
-    while #output > 0 do
-      input:clear()
-      local ok = stream:turn(input, output)
-      if not ok then return nil end
-    end
-    return stream:shutdown("write")
-  end)
-  -- A connection that is closed with unread bytes is reset, and the DISCONNECT may be lost with it: the server
-  -- closes first.
-  if not sent then return end
-  cosocket.deadline(LINGER, function()
-    repeat input:clear() until not stream:turn(input, output)
-  end)
-end
-
---- Why the connection ends, from the server's DISCONNECT.
----@param packet mqtt.Reason
----@return cosocket.Error
-local function told(packet)
-  local properties = packet.properties or {}
-  local words = packet.reason_code ~= 0 and codec.reason(packet.reason_code) or "normal disconnection"
-  local reason = properties.reason_string
-  local message = ("the server ended the connection: %s%s"):format(words, reason and (" (%s)"):format(reason) or "")
-  return cosocket.error("closed", "mqtt", message, {
-    code = packet.reason_code,
-    reason = reason,
-    server_reference = properties.server_reference,
-  })
-end
-
---- Turns the loop until the connection ends. Answers why.
----@async
----@param client mqtt.Client
----@return cosocket.Error err
-local function serve(client)
-  local stream, session, input, delivery = client.stream, client.session, client.input, client.delivery
-  local inbox = delivery.inbox
-  local next_event = drive.next_event
-  while not client.goodbye do
-    if inbox.bytes >= inbox.bytes_max and inbox:is_full() then
-      delivery:hold()
-      session:pause(true, now())
-      local ok, err = drive.hold(stream, session, delivery.room)
-      session:pause(false, now())
-      if not ok then return err --[[@as cosocket.Error]] end
-    else
-      local event, err = next_event(stream, session, input)
-      if not event then return err --[[@as cosocket.Error]] end
-      local type = event.type
-      if type == "publish" then
-        delivery:deliver(event)
-      elseif type == "disconnect" then
-        return told(event)
-      else
-        local ticket = event.ticket
-        if ticket.event then ticket.event:set() end
-      end
-    end
-  end
-  return cosocket.error("closed", "mqtt", "this client is closed")
-end
-
---- Why the connection ends, from what the stream said.
----@param err cosocket.Error
----@return cosocket.Error
-local function lost(err)
-  if err.op:find("^mqtt") then return err end
-  local message = ("the connection is lost: %s"):format(err.message)
-  return cosocket.error(err.kind, "mqtt", message, { code = err.code, cause = err })
-end
-
---- The task that owns the socket.
----@async
----@param client mqtt.Client
-local function own(client)
-  local guard <close> = setmetatable({}, {
-    -- However this task ends, cancelled too.
-    __close = function()
-      client:lose(cosocket.error("closed", "mqtt", "the task of this client was cancelled"))
-      client.stream:close()
-      client.ended:set()
-    end,
-  })
-  local err = lost(serve(client))
-  if client.goodbye then err = cosocket.error("closed", "mqtt", "this client is closed") end
-  -- We had the last word, in `close` or in the session: it shall arrive.
-  if client.goodbye or err.kind == "protocol" or err.kind == "limit" then leave(client) end
-  client:lose(err)
-end
-
---- Says goodbye with DISCONNECT and closes. Whoever still waits for an answer gets `closed`.
+--- Says goodbye with DISCONNECT and closes. What was published before gets a few seconds to be acknowledged; with a
+--- store, what was not is sent by the next client that opens it. Whoever still waits for an answer gets `closed`.
 ---@async
 ---@param reason_code? integer Default 0: the server forgets the will. 4: it publishes it (MQTT 5).
 ---@return true
 function Client:close(reason_code)
   if not self.err and not self.goodbye then
-    self.goodbye = true
-    self.session:disconnect(reason_code)
+    self.goodbye, self.goodbye_reason = true, reason_code
     self.delivery.room:set()
-    self:flush()
-    self.stream:wake()
+    self.nudge:set()
+    if self.stream then self.stream:wake() end
   end
   if coroutine.isyieldable() then
     self.ended:wait()
-  else
+  elseif not self.ended:is_set() then
     -- A task that is cancelled cannot wait: what is written is sent if the system takes it.
+    self.session:disconnect(reason_code)
+    self:flush()
     self:lose(cosocket.error("closed", "mqtt", "this client is closed"))
-    self.stream:close()
+    if self.stream then self.stream:close() end
   end
   return true
 end
@@ -428,21 +639,98 @@ end
 
 local client = {}
 
---- A client on a stream and a session that are connected.
----@param stream cosocket.Stream
----@param session mqtt.Session
----@param input cosocket.Buffer
----@param receive_queue_max integer
+---@class mqtt.ClientParts
+---@field options mqtt.Options
+---@field session_options mqtt.SessionOptions
+---@field servers mqtt.Address[]
+---@field versions mqtt.codec.Version[]
+---@field open fun(address: mqtt.Address, seconds: number): cosocket.Stream?, cosocket.Error?
+---@field clean boolean
+---@field timeout number
+---@field receive_queue_max integer
+---@field queue_max integer
+---@field queue_bytes_max integer
+---@field journal mqtt.Journal?
+---@field reconnect mqtt.ReconnectOptions|boolean
+
+--- A client that has no connection yet. `start` brings it to life.
+---@param parts mqtt.ClientParts
 ---@return mqtt.Client
-function client.new(stream, session, input, receive_queue_max)
-  local self = setmetatable({ stream = stream, session = session, input = input, goodbye = false }, Client)
-  self.ended = cosocket.event()
-  self.delivery = deliveries.new(self, receive_queue_max, function(message)
-    session:acknowledge(message, now())
+function client.new(parts)
+  local session = sessions.new(parts.session_options)
+  local window, journal = session.outgoing, parts.journal
+  window.queue_max, window.queue_bytes_max = parts.queue_max, parts.queue_bytes_max
+  window.queue_policy = parts.options.queue_policy or "reject"
+  ---@type mqtt.Client
+  local self = setmetatable({
+    session = session,
+    driven = session,
+    options = parts.options,
+    servers = parts.servers,
+    next_server = 1,
+    versions = parts.versions,
+    timeout = parts.timeout,
+    clean = parts.clean,
+    open = parts.open,
+    subscriptions = subscriptions.new(),
+    requests = {},
+    connections = 0,
+    connected_at = 0,
+    last_identifier = 0,
+    connected = cosocket.event(),
+    nudge = cosocket.event(),
+    ended = cosocket.event(),
+    goodbye = false,
+  }, Client)
+  if parts.reconnect then
+    self.backoff = backoffs.new(type(parts.reconnect) == "table" and parts.reconnect or nil)
+  end
+  if journal then
+    self.journal = journal
+    window.journal, session.incoming.journal = journal, journal
+    window.wall_offset = os.time() - now()
+    local kept = journal:load()
+    window:restore(kept.outgoing, tickets.new)
+    session.incoming:restore(kept.received)
+    self.gate = gates.new(session, journal, function()
+      if self.stream then self.stream:wake() end
+    end)
+    self.driven = self.gate
+  end
+  self.delivery = deliveries.new(self, parts.receive_queue_max, function(message, reason_code)
+    session:acknowledge(message, now(), reason_code)
     self:flush()
   end)
+  self.hold = function(wait, object) return self.delivery:wait(wait, object) end
   self.forget_stop = cosocket.on_stop(function() self:close() end)
-  cosocket.spawn(("mqtt %s"):format(session.client_id), own, self)
+  return self
+end
+
+--- Brings a client to life: connects, unless that may wait, and starts its tasks.
+---@async
+---@param self mqtt.Client
+---@param wait boolean Whether the first connection is waited for.
+---@return mqtt.Client? client
+---@return cosocket.Error? err
+function client.start(self, wait)
+  local gate, journal = self.gate, self.journal
+  if gate and journal then
+    cosocket.spawn("mqtt store", function()
+      -- Cancelled, too: the file is let go.
+      local guard <close> = setmetatable({}, { __close = function() journal:close() end })
+      gate:run()
+    end)
+  end
+  if wait then
+    local guard <close> = setmetatable({}, {
+      __close = function()
+        if not self.stream then self:lose(cosocket.error("closed", "mqtt", "this client never connected")) end
+      end,
+    })
+    local ok, err = connection.open(self)
+    if not ok then return nil, err end
+  end
+  cosocket.spawn(("mqtt %s"):format(self.session.client_id), connection.own, self)
   return self
 end
 

@@ -5,6 +5,8 @@ local cosocket = require("cosocket")
 local inboxes = require("mqtt.inbox")
 local log = require("log").new("mqtt")
 
+local delivery = {}
+
 ---@class mqtt.Delivery
 ---@field inbox mqtt.Inbox
 ---@field holding boolean Nothing is read until `room` is set.
@@ -12,7 +14,8 @@ local log = require("log").new("mqtt")
 ---@field private over boolean No more will come.
 ---@field private closed boolean What waits is not wanted any more either.
 ---@field private client mqtt.Client
----@field private acknowledge fun(message: mqtt.Publish)
+---@field private acknowledge fun(message: mqtt.Publish, reason_code: integer?)
+---@field private by_hand table<mqtt.Publish, true> Messages that a handler is to acknowledge.
 ---@field private takers table<thread, mqtt.Route> Coroutines that take messages.
 local Delivery = {}
 Delivery.__index = Delivery
@@ -45,10 +48,10 @@ end
 function Delivery:wait(wait, object)
   local route = self.takers[coroutine.running()]
   if not route then return wait(object) end
-  route.asking = true
+  route.asking = route.asking + 1
   self:make_room()
   local ok, err = wait(object)
-  route.asking = false
+  route.asking = route.asking - 1
   return ok, err
 end
 
@@ -57,8 +60,18 @@ end
 --- Acknowledges a message, once everybody who got it is done with it.
 ---@private
 ---@param message mqtt.Publish
-function Delivery:finish(message)
-  if message.qos > 0 and self.inbox:finish(message) then self.acknowledge(message) end
+---@param reason_code? integer
+function Delivery:finish(message, reason_code)
+  if message.qos > 0 and self.inbox:finish(message) then self.acknowledge(message, reason_code) end
+end
+
+--- A handler that acknowledges by hand is done with a message.
+---@param message mqtt.Publish
+---@param reason_code? integer
+function Delivery:acknowledge_by_hand(message, reason_code)
+  if not self.by_hand[message] then return end
+  self.by_hand[message] = nil
+  self:finish(message, reason_code)
 end
 
 ---@private
@@ -84,35 +97,39 @@ end
 -- Handlers --------------------------------------------------------------------
 
 --- What went wrong in a handler and where; a cancellation goes through as it is.
-local function failure(err)
+---@param err any
+---@return cosocket.Error|{message: string, traceback: string}
+function delivery.failure(err)
   if cosocket.is_error(err, "cancelled") then return err end
   return { message = tostring(err), traceback = debug.traceback("", 2) }
 end
 
---- Runs a handler for all that waits for it, one message at a time: a task.
+--- Runs a handler for all that waits for it, one message after another: a task.
 ---@async
----@param delivery mqtt.Delivery
+---@param self mqtt.Delivery
 ---@param route mqtt.Route
-local function work(delivery, route)
-  local me, inbox, handler = coroutine.running(), delivery.inbox, route.handler --[[@as function]]
-  delivery.takers[me] = route
+local function work(self, route)
+  local me, inbox, handler = coroutine.running(), self.inbox, route.handler --[[@as function]]
+  self.takers[me] = route
   local done <close> = setmetatable({}, {
     __close = function()
-      route.worker, delivery.takers[me] = nil, nil
+      route.workers, self.takers[me] = route.workers - 1, nil
     end,
   })
-  while not delivery.closed do
+  while not self.closed do
     local message = inbox:take(route)
     if not message then return end
-    if delivery.holding then delivery:make_room() end
-    local ok, err = xpcall(handler, failure, message, delivery.client)
+    if self.holding then self:make_room() end
+    local by_hand = route.manual and message.qos > 0
+    if by_hand then self.by_hand[message] = true end
+    local ok, err = xpcall(handler, delivery.failure, message, self.client)
     if not ok then
       if cosocket.is_error(err) then error(err, 0) end
       -- It is told, and the client lives on.
       local text = ("the handler of %q failed: %s"):format(route.filter, err.message)
       log.error(text, { topic = message.topic, traceback = err.traceback })
     end
-    if message.qos > 0 then delivery:finish(message) end
+    if message.qos > 0 and not by_hand then self:finish(message) end
   end
 end
 
@@ -130,8 +147,10 @@ function Delivery:deliver(message)
   end
   for i = 1, #routes do
     local route = routes[i]
-    if route.handler and not route.worker then
-      route.worker = cosocket.spawn(("mqtt handler of %s"):format(route.filter), work, self, route)
+    local workers = route.workers
+    if workers and workers < route.concurrency and route.first <= route.last then
+      route.workers = workers + 1
+      cosocket.spawn(route.name, work, self, route)
     end
   end
 end
@@ -200,11 +219,9 @@ function Delivery:finish_up(closed)
   end
 end
 
-local delivery = {}
-
 ---@param client mqtt.Client What handlers are given with a message.
 ---@param bytes_max integer Bytes that may wait.
----@param acknowledge fun(message: mqtt.Publish) Called when everybody is done with a QoS 1 message.
+---@param acknowledge fun(message: mqtt.Publish, reason_code: integer?) Called when everybody is done with a message of QoS 1 or 2.
 ---@return mqtt.Delivery
 function delivery.new(client, bytes_max, acknowledge)
   return setmetatable({
@@ -216,6 +233,7 @@ function delivery.new(client, bytes_max, acknowledge)
     client = client,
     acknowledge = acknowledge,
     takers = setmetatable({}, { __mode = "k" }),
+    by_hand = setmetatable({}, { __mode = "k" }),
   }, Delivery)
 end
 

@@ -17,9 +17,13 @@ local TOPICS_MAX = 1000
 ---@field filter string? `nil`: what no other route takes.
 ---@field handler (fun(message: mqtt.Publish, client: mqtt.Client))?
 ---@field taken boolean Somebody takes its messages.
----@field asking boolean Who takes them waits for an answer of the server.
+---@field asking integer How many who take them wait for an answer of the server.
 ---@field arrived cosocket.Event? Set when a message comes, for who waits.
----@field worker cosocket.Task? The task that runs the handler.
+---@field name string? Of the tasks that run the handler.
+---@field workers integer? How many tasks run the handler.
+---@field concurrency integer? How many may.
+---@field manual boolean? The handler acknowledges by hand.
+---@field identifier integer? The Subscription Identifier its messages come with.
 ---@field first integer
 ---@field last integer
 ---@field [integer] mqtt.Publish
@@ -31,29 +35,39 @@ local TOPICS_MAX = 1000
 ---@field rest mqtt.Route
 ---@field private routes mqtt.Route[]
 ---@field private by_topic table<string, mqtt.Route[]>
+---@field private by_identifier table<integer, table<string, mqtt.Route[]>>
 ---@field private topics integer
----@field private shares table<mqtt.Publish, integer> QoS 1 messages on more than one route.
+---@field private shares table<mqtt.Publish, integer> Messages of QoS 1 and 2 on more than one route.
 local Inbox = {}
 Inbox.__index = Inbox
 
 ---@param filter string?
 ---@param handler function?
+---@param options {identifier?: integer, concurrency?: integer, manual?: boolean}?
 ---@return mqtt.Route
-local function new_route(filter, handler)
-  return { filter = filter, handler = handler, taken = handler ~= nil, asking = false, first = 1, last = 0 }
+local function new_route(filter, handler, options)
+  local route = { filter = filter, handler = handler, taken = handler ~= nil, asking = 0, first = 1, last = 0 }
+  if handler then
+    route.name, route.workers = ("mqtt handler of %s"):format(filter), 0
+    route.concurrency = options and options.concurrency or 1
+    route.manual = options and options.manual
+    route.identifier = options and options.identifier
+  end
+  return route
 end
 
 ---@private
 function Inbox:forget_topics()
-  self.by_topic, self.topics = {}, 0
+  self.by_topic, self.by_identifier, self.topics = {}, {}, 0
 end
 
 --- Adds a taker for `filter`.
 ---@param filter string
 ---@param handler? fun(message: mqtt.Publish, client: mqtt.Client)
+---@param options? {identifier?: integer, concurrency?: integer, manual?: boolean}
 ---@return mqtt.Route
-function Inbox:add(filter, handler)
-  local route = new_route(filter, handler)
+function Inbox:add(filter, handler, options)
+  local route = new_route(filter, handler, options)
   self.routes[#self.routes + 1] = route
   self:forget_topics()
   return route
@@ -112,18 +126,54 @@ function Inbox:claim_rest(route)
   table.move(kept, 1, #kept, 1, rest)
 end
 
+--- Who takes messages to `topic` that came by the subscriptions with `identifiers`. The server may send a copy for each
+--- subscription (3.3.4): each goes to its own handler, and to those whose subscription has no identifier. A message
+--- that none of these takes, as one that an older session left behind, goes to all whose filter matches.
 ---@private
 ---@param topic string
+---@param identifiers integer[]?
 ---@return mqtt.Route[]
-function Inbox:routes_of(topic)
-  if self.topics >= TOPICS_MAX then self:forget_topics() end
-  local found = {}
+function Inbox:find_routes(topic, identifiers)
+  local wanted = {}
+  for _, identifier in ipairs(identifiers or {}) do wanted[identifier] = true end
+  local found, all = {}, {}
   for _, route in ipairs(self.routes) do
-    if matches(route.filter, topic) then found[#found + 1] = route end
+    if matches(route.filter, topic) then
+      all[#all + 1] = route
+      if not route.identifier or wanted[route.identifier] then found[#found + 1] = route end
+    end
   end
+  if #found == 0 then found = all end
   if #found == 0 then found[1] = self.rest end
-  self.by_topic[topic], self.topics = found, self.topics + 1
   return found
+end
+
+--- The same, as far as it is known from earlier messages.
+---@private
+---@param message mqtt.Publish
+---@return mqtt.Route[]
+function Inbox:routes_of(message)
+  local topic, known = message.topic, self.by_topic
+  local properties = message.properties
+  local identifiers = properties and properties.subscription_identifier
+  if identifiers then
+    -- Several at once are rare, and not worth remembering.
+    if identifiers[2] then return self:find_routes(topic, identifiers) end
+    known = self.by_identifier[identifiers[1]]
+    if not known then
+      known = {}
+      self.by_identifier[identifiers[1]] = known
+    end
+  end
+  local routes = known[topic]
+  if routes then return routes end
+  if self.topics >= TOPICS_MAX then
+    self:forget_topics()
+    return self:routes_of(message)
+  end
+  routes = self:find_routes(topic, identifiers)
+  known[topic], self.topics = routes, self.topics + 1
+  return routes
 end
 
 --- Puts a message where it belongs. Answers the routes that got it, or `nil` when it was dropped: there is no
@@ -131,10 +181,10 @@ end
 ---@param message mqtt.Publish
 ---@return mqtt.Route[]? routes
 function Inbox:deliver(message)
-  local routes = self.by_topic[message.topic] or self:routes_of(message.topic)
+  local routes = not message.properties and self.by_topic[message.topic] or self:routes_of(message)
   if self.bytes >= self.bytes_max then
     local taken = false
-    for _, route in ipairs(routes) do taken = taken or (route.taken and (message.qos > 0 or not route.asking)) end
+    for _, route in ipairs(routes) do taken = taken or (route.taken and (message.qos > 0 or route.asking == 0)) end
     if not taken then
       self.dropped = self.dropped + 1
       return nil
@@ -187,10 +237,10 @@ end
 function Inbox:is_full()
   if self.bytes < self.bytes_max then return false end
   for _, route in ipairs(self.routes) do
-    if route.taken and not route.asking and route.first <= route.last then return true end
+    if route.taken and route.asking == 0 and route.first <= route.last then return true end
   end
   local rest = self.rest
-  return rest.taken and not rest.asking and rest.first <= rest.last
+  return rest.taken and rest.asking == 0 and rest.first <= rest.last
 end
 
 --- Whether so much has been taken that reading is worth going on with.
@@ -222,6 +272,7 @@ function inbox.new(bytes_max)
     rest = new_route(),
     routes = {},
     by_topic = {},
+    by_identifier = {},
     topics = 0,
     shares = {},
   }, Inbox)

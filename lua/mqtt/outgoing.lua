@@ -1,36 +1,51 @@
---- What one side of an MQTT connection has sent and is not yet answered: packet identifiers, and the window of
---- PUBLISH packets that the other side's Receive Maximum allows. Clients and servers use the same.
+--- What one side of an MQTT session sends and is not yet answered: packet identifiers, the window of PUBLISH packets
+--- that the other side's Receive Maximum allows, the steps of QoS 1 and 2, and what waits. It outlives connections.
+--- Clients and servers use the same.
 
+local aliases = require("mqtt.alias")
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
+local reason = require("mqtt.reason")
 
-local encode_publish = codec.encode_publish
+local encode_ack, encode_publish = codec.encode_ack, codec.encode_publish
 
 --- Packet identifiers go from 1 to this (2.2.1).
 local ID_MAX = 65535
+--- What a waiting message costs besides its topic and payload.
+local MESSAGE_COST = 200
 
---- Something sent, or waiting to be sent, that will be answered.
----@class mqtt.Ticket
----@field type "publish"|"subscribe"|"unsubscribe"
----@field packet_id? integer Once it has been sent.
----@field topic? string
----@field payload? string
----@field qos? mqtt.Qos
----@field retain? boolean
----@field properties? mqtt.Properties
----@field count? integer How many filters will be answered.
----@field answer? mqtt.Ack|mqtt.Acks The packet that answered.
----@field err? cosocket.Error Why none ever will.
----@field event? cosocket.Event Set when it is answered, by whoever waits.
+--- Where changes are noted that must not be forgotten; `mqtt.store` makes one.
+---@class mqtt.Journal
+---@field last_seq integer
+---@field add fun(self, entry: table)
+---@field sent fun(self, seq: integer, packet_id: integer)
+---@field unsent fun(self, seq: integer)
+---@field released fun(self, seq: integer)
+---@field remove fun(self, seq: integer)
+---@field received fun(self, packet_id: integer)
+---@field forget fun(self, packet_id: integer)
+---@field forget_received fun(self)
 
 ---@class mqtt.Outgoing
 ---@field output cosocket.Buffer
 ---@field version mqtt.codec.Version
+---@field open boolean There is a connection to send on.
 ---@field packet_max integer? What the other side takes at most.
 ---@field receive_maximum integer
----@field in_flight integer PUBLISH packets sent and not acknowledged.
+---@field maximum_qos mqtt.Qos What the other side takes.
+---@field retain_available boolean
+---@field aliases mqtt.AliasSender? Topic aliases of this connection.
+---@field in_flight integer PUBLISH packets of QoS 1 and 2 sent and not acknowledged to the end.
 ---@field live table<integer, mqtt.Ticket> By packet identifier.
+---@field queue_max integer Messages that may wait.
+---@field queue_bytes_max integer Bytes of messages that may wait.
+---@field queue_policy "reject"|"drop_oldest"|"drop_newest" What is done when one more would wait.
+---@field waiting_bytes integer
+---@field dropped integer Messages that the policy dropped.
+---@field journal mqtt.Journal?
+---@field wall_offset number What makes of our time seconds since 1970, for the journal.
 ---@field private last_id integer
+---@field private last_seq integer
 ---@field private scratch cosocket.Buffer?
 ---@field private first integer
 ---@field private last integer
@@ -38,109 +53,520 @@ local ID_MAX = 65535
 local Outgoing = {}
 Outgoing.__index = Outgoing
 
+-- Packet identifiers ----------------------------------------------------------
+
 --- A packet identifier that nothing live has, now that of `ticket`; `nil` when all are taken.
 ---@param ticket mqtt.Ticket
 ---@return integer? packet_id
 function Outgoing:claim(ticket)
-  local id = self.last_id
+  local id, live = self.last_id, self.live
   for _ = 1, ID_MAX do
     id = id < ID_MAX and id + 1 or 1
     -- [MQTT-2.2.1-3], [MQTT-2.2.1-4]: never one that is in use.
-    if not self.live[id] then
-      self.last_id, self.live[id], ticket.packet_id = id, ticket, id
+    if not live[id] then
+      self.last_id, live[id], ticket.packet_id = id, ticket, id
       return id
     end
   end
 end
 
---- Gives back the identifier of something that was not sent after all.
+--- Gives an identifier back.
 ---@param ticket mqtt.Ticket
 function Outgoing:release(ticket)
   self.live[ticket.packet_id] = nil
   ticket.packet_id = nil
 end
 
+-- Sending ---------------------------------------------------------------------
+
+--- The properties of a message that has waited: less is left of its time [MQTT-3.3.2-6]. 3.1.1 has none.
 ---@param ticket mqtt.Ticket
+---@param version mqtt.codec.Version
+---@param now number
+---@return mqtt.Properties?
+local function aged(ticket, version, now)
+  local properties, expires_at = ticket.properties, ticket.expires_at
+  if version ~= 5 then return nil end
+  if not expires_at or not properties then return properties end
+  local left = math.max(1, math.ceil(expires_at - now))
+  if properties.message_expiry_interval == left then return properties end
+  local copy = {}
+  for name, value in next, properties do copy[name] = value end
+  copy.message_expiry_interval = left
+  return copy
+end
+
+--- Appends a PUBLISH, under an alias where that is shorter.
+---@param topic string
+---@param payload string?
+---@param qos mqtt.Qos
+---@param retain boolean?
+---@param dup boolean
+---@param id integer?
+---@param properties mqtt.Properties?
 ---@return true? ok
 ---@return cosocket.Error? err
-local function send(outgoing, ticket)
+function Outgoing:write(topic, payload, qos, retain, dup, id, properties)
+  local senders = self.aliases
+  if not senders then
+    return encode_publish(
+      self.output, self.version, topic, payload, qos, retain, dup, id, properties, self.packet_max
+    )
+  end
+  local alias, known = senders:find(topic)
+  if not alias then
+    return encode_publish(self.output, 5, topic, payload, qos, retain, dup, id, properties, self.packet_max)
+  end
+  local with = { topic_alias = alias }
+  if properties then
+    for name, value in next, properties do with[name] = value end
+  end
+  local text = known and "" or topic
+  local ok, err = encode_publish(self.output, 5, text, payload, qos, retain, dup, id, with, self.packet_max)
+  if ok and not known then senders:set(topic, alias) end
+  return ok, err
+end
+
+---@param message string
+---@param code integer
+local function refused(message, code)
+  return cosocket.error("refused", "mqtt.publish", message, { code = code })
+end
+
+--- Why the other side would not take a message, from what it said when we connected.
+---@param qos mqtt.Qos
+---@param retain boolean?
+---@return cosocket.Error? err
+function Outgoing:objection(qos, retain)
+  if retain and not self.retain_available then
+    -- [MQTT-3.2.2-14]
+    return refused("the server does not retain messages", reason.retain_not_supported)
+  elseif qos > self.maximum_qos then
+    -- [MQTT-3.2.2-11]
+    return refused(("the server takes at most QoS %d"):format(self.maximum_qos), reason.qos_not_supported)
+  end
+end
+
+--- Notes a message that is not forgotten until it is acknowledged.
+---@param outgoing mqtt.Outgoing
+---@param ticket mqtt.Ticket
+local function record(outgoing, ticket)
+  outgoing.journal:add({
+    seq = ticket.seq,
+    packet_id = ticket.packet_id,
+    topic = ticket.topic,
+    payload = ticket.payload or "",
+    qos = ticket.qos,
+    retain = ticket.retain or false,
+    properties = ticket.properties,
+    expires_at = ticket.expires_at and ticket.expires_at + outgoing.wall_offset,
+  })
+end
+
+--- Sends a message of QoS 1 or 2 for the first time.
+---@param ticket mqtt.Ticket
+---@param properties mqtt.Properties?
+---@return true? ok
+---@return cosocket.Error? err
+local function send(outgoing, ticket, properties)
   local id = outgoing:claim(ticket)
   if not id then return nil, cosocket.error("limit", "mqtt.publish", "all 65535 packet identifiers are in use") end
-  local ok, err = encode_publish(
-    outgoing.output, outgoing.version, ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, id,
-    ticket.properties, outgoing.packet_max
-  )
+  local ok, err = outgoing:write(ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, id, properties)
   if not ok then
     outgoing:release(ticket)
     return nil, err
   end
+  ticket.state = "sent"
   outgoing.in_flight = outgoing.in_flight + 1
   return true
 end
 
---- Sends a PUBLISH of QoS 1, or lets it wait while the window is full [MQTT-3.3.4-7], [MQTT-3.3.4-9].
+---@return integer
+function Outgoing:next_seq()
+  local seq = self.last_seq + 1
+  self.last_seq = seq
+  return seq
+end
+
+--- Sends a message, or lets it wait while there is no connection or the window is full [MQTT-3.3.4-7],
+--- [MQTT-3.3.4-9].
+---@param ticket mqtt.Ticket
+---@param now number
+---@return true? ok
+---@return cosocket.Error? err
+function Outgoing:publish(ticket, now)
+  local qos = ticket.qos
+  if self.open then
+    if ticket.retain or qos > self.maximum_qos then
+      local err = self:objection(qos, ticket.retain)
+      if err then return nil, err end
+    end
+    if qos > 0 and self.in_flight < self.receive_maximum and self.first > self.last then
+      local ok, err = send(self, ticket, ticket.properties)
+      if not ok then return nil, err end
+      ticket.seq = self:next_seq()
+      if self.journal then record(self, ticket) end
+      return true
+    end
+  end
+  return self:enqueue(ticket)
+end
+
+-- Waiting ---------------------------------------------------------------------
+
+---@param ticket mqtt.Ticket
+---@return integer
+local function cost(ticket)
+  return #ticket.topic + #(ticket.payload or "") + MESSAGE_COST
+end
+
+--- Room for one more, as the policy says.
+---@param bytes integer
+---@return true? ok
+---@return cosocket.Error? err
+function Outgoing:make_room(bytes)
+  local function is_full()
+    return self.last - self.first + 1 >= self.queue_max or self.waiting_bytes + bytes > self.queue_bytes_max
+  end
+  if not is_full() then return true end
+  if self.queue_policy == "drop_oldest" and bytes <= self.queue_bytes_max then
+    local at = self.first
+    -- What was sent before is in the other side's hands too, and stays.
+    while at <= self.last and is_full() do
+      local ticket = self.waiting[at]
+      if not ticket.packet_id then
+        self:drop(at)
+        at = math.max(at, self.first)
+        self.dropped = self.dropped + 1
+        self:settle(ticket, nil, cosocket.error("limit", "mqtt.publish", "dropped: newer messages needed its place"))
+      else
+        at = at + 1
+      end
+    end
+    if not is_full() then return true end
+  end
+  if self.queue_policy ~= "reject" then self.dropped = self.dropped + 1 end
+  local message = ("%d messages (%d bytes) wait to be sent, and no more may: raise queue_max or queue_bytes_max, "
+    .. "or publish less"):format(self.last - self.first + 1, self.waiting_bytes)
+  return nil, cosocket.error("limit", "mqtt.publish", message)
+end
+
+--- Takes a waiting message out of its place.
+---@param at integer
+function Outgoing:drop(at)
+  local ticket = self.waiting[at]
+  self.waiting_bytes = self.waiting_bytes - cost(ticket)
+  if at == self.first then
+    self.waiting[at] = nil
+    self.first = at + 1
+  else
+    table.move(self.waiting, at + 1, self.last + 1, at)
+    self.last = self.last - 1
+  end
+  if self.first > self.last then self.first, self.last = 1, 0 end
+end
+
+---@private
 ---@param ticket mqtt.Ticket
 ---@return true? ok
 ---@return cosocket.Error? err
-function Outgoing:publish(ticket)
-  if self.in_flight < self.receive_maximum and self.first > self.last then return send(self, ticket) end
+function Outgoing:enqueue(ticket)
   -- What cannot be sent later is refused now.
   local scratch = self.scratch or cosocket.buffer()
   self.scratch = scratch
+  local qos = ticket.qos
   local ok, err = encode_publish(
-    scratch, self.version, ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, ID_MAX,
+    scratch, self.version, ticket.topic, ticket.payload, qos, ticket.retain, false, qos > 0 and ID_MAX or nil,
     ticket.properties, self.packet_max
   )
   scratch:clear()
   if not ok then return nil, err end
-  self.last = self.last + 1
-  self.waiting[self.last] = ticket
+  local bytes = cost(ticket)
+  ok, err = self:make_room(bytes)
+  if not ok then return nil, err end
+  ticket.seq = self:next_seq()
+  self:append(ticket, bytes)
+  if self.journal and qos > 0 then record(self, ticket) end
   return true
 end
 
---- How many wait for room in the window.
+--- Puts a message behind those that wait.
+---@private
+---@param ticket mqtt.Ticket
+---@param bytes integer
+function Outgoing:append(ticket, bytes)
+  ticket.state = "waiting"
+  self.last = self.last + 1
+  self.waiting[self.last] = ticket
+  self.waiting_bytes = self.waiting_bytes + bytes
+end
+
+--- How many wait to be sent.
 ---@return integer
 function Outgoing:waiting_count()
   return self.last - self.first + 1
 end
 
---- A ticket has been answered: its identifier is free again, and what waited may be sent.
----@param ticket mqtt.Ticket
-function Outgoing:settle(ticket)
-  self.live[ticket.packet_id] = nil
-  if ticket.type == "publish" then
-    self.in_flight = self.in_flight - 1
-    self:advance()
-  end
+--- Whether nothing waits to be sent or to be answered.
+---@return boolean
+function Outgoing:is_idle()
+  return self.first > self.last and next(self.live) == nil
 end
 
 --- Sends what waits, as far as the window has room.
----@private
-function Outgoing:advance()
-  while self.first <= self.last and self.in_flight < self.receive_maximum do
+---@param now number
+function Outgoing:advance(now)
+  while self.open and self.first <= self.last do
     local ticket = self.waiting[self.first]
-    -- It was looked at when it came, so that only a want of identifiers can stop it; one has just come free.
-    if not send(self, ticket) then return end
-    self.waiting[self.first] = nil
-    self.first = self.first + 1
+    local qos = ticket.qos
+    if qos > 0 and self.in_flight >= self.receive_maximum then return end
+    local again = ticket.packet_id ~= nil
+    local ok, err
+    if not again and ticket.expires_at and now >= ticket.expires_at then
+      err = cosocket.error("timeout", "mqtt.publish", "the message expired before it could be sent")
+    else
+      err = self:objection(qos, ticket.retain)
+      if not err then
+        local properties = aged(ticket, self.version, now)
+        if again then
+          -- [MQTT-3.3.1-1]
+          ok, err = self:write(ticket.topic, ticket.payload, qos, ticket.retain, true, ticket.packet_id, properties)
+          if ok then
+            ticket.state = "sent"
+            self.in_flight = self.in_flight + 1
+          end
+        elseif qos > 0 then
+          ok, err = send(self, ticket, properties)
+          if ok and self.journal then self.journal:sent(ticket.seq, ticket.packet_id) end
+          -- All identifiers are taken: one will come free.
+          if not ok and err.kind == "limit" and not ticket.packet_id and not self:has_free_id() then return end
+        else
+          ok, err = self:write(ticket.topic, ticket.payload, 0, ticket.retain, false, nil, properties)
+        end
+      end
+    end
+    self:drop(self.first)
+    if not ok then
+      self:settle(ticket, nil, err)
+    elseif qos == 0 then
+      self:settle(ticket, { type = "puback", packet_id = 0, reason_code = 0 })
+    end
   end
-  if self.first > self.last then self.first, self.last = 1, 0 end
+end
+
+---@private
+---@return boolean
+function Outgoing:has_free_id()
+  for id = 1, ID_MAX do
+    if not self.live[id] then return true end
+  end
+  return false
+end
+
+-- Answers ---------------------------------------------------------------------
+
+--- A ticket is done: its identifier is free again.
+---@param ticket mqtt.Ticket
+---@param answer mqtt.Ack|mqtt.Acks|nil
+---@param err? cosocket.Error
+function Outgoing:settle(ticket, answer, err)
+  if ticket.packet_id then self:release(ticket) end
+  if self.journal and ticket.type == "publish" and ticket.qos > 0 then self.journal:remove(ticket.seq) end
+  ticket:finish(answer, err)
+end
+
+--- A message is not sent after all, because it could not be made safe.
+---@param ticket mqtt.Ticket
+---@param err cosocket.Error
+function Outgoing:withdraw(ticket, err)
+  if ticket:is_done() then return end
+  if ticket.state == "waiting" then
+    for at = self.first, self.last do
+      if self.waiting[at] == ticket then
+        self:drop(at)
+        break
+      end
+    end
+  else
+    self.in_flight = self.in_flight - 1
+  end
+  self:settle(ticket, nil, err)
+end
+
+---@param packet mqtt.Ack
+---@return nil
+---@return cosocket.Error err
+local function unknown(packet)
+  local message = ("%s for packet identifier %d, which no message of that kind has")
+    :format(packet.type:upper(), packet.packet_id)
+  return nil, cosocket.error("protocol", "mqtt", message, { code = reason.protocol_error })
+end
+
+--- An acknowledgement came: the next step of QoS 2, or the end. Answers the ticket that is done with it.
+---@param packet mqtt.Ack PUBACK, PUBREC or PUBCOMP.
+---@param now number
+---@return mqtt.Ticket? ticket
+---@return cosocket.Error? err
+function Outgoing:acknowledged(packet, now)
+  local ticket = self.live[packet.packet_id]
+  if ticket and ticket.type ~= "publish" then ticket = nil end
+  local type = packet.type
+  if type == "puback" then
+    if not ticket or ticket.qos ~= 1 or ticket.state ~= "sent" then return unknown(packet) end
+  elseif type == "pubrec" then
+    if not ticket then
+      -- Nothing is known of it any more: the other side may forget it, too (3.6.2.1).
+      local code = self.version == 5 and reason.packet_identifier_not_found or 0
+      encode_ack(self.output, self.version, "pubrel", packet.packet_id, code)
+      return nil
+    elseif ticket.qos ~= 2 then
+      return unknown(packet)
+    elseif packet.reason_code < 0x80 then
+      -- [MQTT-4.3.3-4]. The other side owns the message now.
+      if ticket.state == "sent" then
+        ticket.state, ticket.payload, ticket.properties = "released", "", nil
+        if self.journal then self.journal:released(ticket.seq) end
+      end
+      encode_ack(self.output, self.version, "pubrel", packet.packet_id)
+      return nil
+    elseif ticket.state ~= "sent" then
+      return unknown(packet)
+    end
+  elseif not ticket or ticket.state ~= "released" then
+    return unknown(packet)
+  end
+  if ticket.counted ~= false then self.in_flight = self.in_flight - 1 end
+  packet.ticket = ticket
+  self:settle(ticket, packet)
+  if self.first <= self.last then self:advance(now) end
+  return ticket
+end
+
+-- Connections -----------------------------------------------------------------
+
+--- Live tickets in the order in which they were sent.
+---@return mqtt.Ticket[]
+local function in_order(live)
+  local tickets = {}
+  for _, ticket in pairs(live) do tickets[#tickets + 1] = ticket end
+  table.sort(tickets, function(a, b) return a.seq < b.seq end)
+  return tickets
+end
+
+--- Sends again what the other side has not acknowledged, with the same identifiers and in the same order, and goes on
+--- with what waits [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+---@param now number
+function Outgoing:resume(now)
+  self.open = true
+  local again = {}
+  for _, ticket in ipairs(in_order(self.live)) do
+    if ticket.state == "released" then
+      -- It takes no room: the window is that of this connection, on which its PUBLISH never was (4.9).
+      ticket.counted = false
+      encode_ack(self.output, self.version, "pubrel", ticket.packet_id)
+    elseif ticket.state == "sent" then
+      again[#again + 1] = ticket
+    end
+  end
+  self:put_back(again)
+  self:advance(now)
+end
+
+--- The other side knows nothing of what was sent before. What it had not taken over is sent anew.
+---@param now number
+function Outgoing:restart(now)
+  self.open = true
+  local again = {}
+  for _, ticket in ipairs(in_order(self.live)) do
+    if ticket.state == "released" then
+      self:settle(ticket, { type = "pubcomp", packet_id = ticket.packet_id, reason_code = 0 })
+    elseif ticket.state == "sent" then
+      self:forget_sending(ticket)
+      again[#again + 1] = ticket
+    end
+  end
+  -- A resent message that still waits for room may have kept the identifier of the old session.
+  for at = self.first, self.last do
+    local ticket = self.waiting[at]
+    if ticket.packet_id then self:forget_sending(ticket) end
+  end
+  self:put_back(again)
+  self:advance(now)
+end
+
+--- A message is as if it had never been sent.
+---@private
+---@param ticket mqtt.Ticket
+function Outgoing:forget_sending(ticket)
+  self:release(ticket)
+  if self.journal then self.journal:unsent(ticket.seq) end
+end
+
+--- Puts messages before those that wait.
+---@private
+---@param tickets mqtt.Ticket[]
+function Outgoing:put_back(tickets)
+  if #tickets == 0 then return end
+  local waiting = tickets
+  table.move(self.waiting, self.first, self.last, #tickets + 1, waiting)
+  for _, ticket in ipairs(tickets) do
+    if ticket.state == "sent" then
+      ticket.state = "waiting"
+      self.waiting_bytes = self.waiting_bytes + cost(ticket)
+    end
+  end
+  self.waiting, self.first, self.last = waiting, 1, #waiting
+end
+
+--- The connection is gone. Answers the requests (SUBSCRIBE, UNSUBSCRIBE) that no answer will come to, in their order;
+--- messages are kept.
+---@return mqtt.Ticket[]
+function Outgoing:disconnected()
+  self.open, self.aliases, self.in_flight = false, nil, 0
+  local requests = {}
+  for _, ticket in ipairs(in_order(self.live)) do
+    if ticket.type ~= "publish" then
+      self:release(ticket)
+      requests[#requests + 1] = ticket
+    end
+  end
+  return requests
+end
+
+--- Takes over what the journal knew.
+---@param entries table[]
+---@param make fun(fields: table): mqtt.Ticket
+function Outgoing:restore(entries, make)
+  for _, entry in ipairs(entries) do
+    local ticket = make({
+      type = "publish",
+      state = entry.state,
+      seq = entry.seq,
+      packet_id = entry.packet_id,
+      topic = entry.topic,
+      payload = entry.payload,
+      qos = entry.qos,
+      retain = entry.retain,
+      properties = entry.properties,
+      expires_at = entry.expires_at and entry.expires_at - self.wall_offset,
+    })
+    if entry.packet_id then self.live[entry.packet_id] = ticket end
+    if entry.state == "waiting" then self:append(ticket, cost(ticket)) end
+    self.last_seq = math.max(self.last_seq, entry.seq)
+    self.last_id = math.max(self.last_id, entry.packet_id or 0)
+  end
 end
 
 --- Forgets everything, and answers what was sent or waited, in the order it came.
 ---@return mqtt.Ticket[]
 function Outgoing:abandon()
-  local tickets, ids = {}, {}
-  for id in pairs(self.live) do ids[#ids + 1] = id end
-  -- Identifiers go round: those behind the last one are the oldest.
-  table.sort(ids, function(a, b)
-    local a_old, b_old = a > self.last_id, b > self.last_id
-    if a_old ~= b_old then return a_old end
-    return a < b
-  end)
-  for i, id in ipairs(ids) do tickets[i] = self.live[id] end
-  table.move(self.waiting, self.first, self.last, #tickets + 1, tickets)
-  self.live, self.waiting, self.first, self.last, self.in_flight = {}, {}, 1, 0, 0
+  local tickets = in_order(self.live)
+  for at = self.first, self.last do
+    local ticket = self.waiting[at]
+    if not ticket.packet_id then tickets[#tickets + 1] = ticket end
+  end
+  self.live, self.waiting, self.first, self.last = {}, {}, 1, 0
+  self.in_flight, self.waiting_bytes, self.open = 0, 0, false
   return tickets
 end
 
@@ -152,10 +578,20 @@ function outgoing.new(output)
   return setmetatable({
     output = output,
     version = 5,
+    open = false,
     receive_maximum = ID_MAX,
+    maximum_qos = 2,
+    retain_available = true,
     in_flight = 0,
     live = {},
+    queue_max = math.maxinteger,
+    queue_bytes_max = math.maxinteger,
+    queue_policy = "reject",
+    waiting_bytes = 0,
+    dropped = 0,
+    wall_offset = 0,
     last_id = 0,
+    last_seq = 0,
     waiting = {},
     first = 1,
     last = 0,

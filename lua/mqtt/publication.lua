@@ -38,7 +38,7 @@ end
 ---@param op string
 ---@param options mqtt.PublishOptions
 ---@param level? integer Whose mistakes they are; 2 is the caller. Default 3.
----@return 0|1 qos
+---@return mqtt.Qos qos
 ---@return boolean retain
 ---@return mqtt.Properties? properties
 function publication.check(op, options, level)
@@ -48,7 +48,7 @@ function publication.check(op, options, level)
   for name, value in next, options do
     local wanted = OPTIONS[name]
     if name == "qos" then
-      if value ~= 0 and value ~= 1 then error(op .. ": qos must be 0 or 1", level) end
+      if value ~= 0 and value ~= 1 and value ~= 2 then error(op .. ": qos must be 0, 1 or 2", level) end
     elseif type(value) ~= wanted then
       cosocket.check_options(op, options, OPTIONS, level)
     elseif name ~= "retain" then

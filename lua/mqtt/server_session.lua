@@ -7,6 +7,7 @@ local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local outgoing = require("mqtt.outgoing")
 local reason = require("mqtt.reason")
+local tickets = require("mqtt.ticket")
 
 local decode, encode, encode_ack, encode_publish = codec.decode, codec.encode, codec.encode_ack, codec.encode_publish
 
@@ -118,7 +119,7 @@ function Session:accept(properties, now)
   end
   local ok, err = encode(self.output, connack, self.version)
   if not ok then return nil, err end
-  self.state = "connected"
+  self.state, self.outgoing.open = "connected", true
   self.keep_alive = keep_alive > 0 and keep_alive * KEEP_ALIVE_FACTOR or math.huge
   self.last_received = now
   self.deadline = now + self.keep_alive
@@ -156,14 +157,14 @@ function Session:publish(message, qos, retain, properties)
       self.output, self.version, message.topic, message.payload, 0, retain, false, nil, properties, window.packet_max
     )
   else
-    ok, err = window:publish({
+    ok, err = window:publish(tickets.new({
       type = "publish",
       topic = message.topic,
       payload = message.payload,
       qos = qos,
       retain = retain,
       properties = properties,
-    })
+    }), self.last_received)
   end
   if not ok and err.kind == "limit" then return true end
   return ok, err
@@ -247,11 +248,8 @@ function RECEIVE:publish(packet)
 end
 
 function RECEIVE:puback(packet)
-  local ticket = self.outgoing.live[packet.packet_id]
-  if not ticket then
-    return protocol_error(("PUBACK for packet identifier %d, which nothing has"):format(packet.packet_id))
-  end
-  self.outgoing:settle(ticket)
+  local ticket, err = self.outgoing:acknowledged(packet, self.last_received)
+  if not ticket then return nil, err end
 end
 
 function RECEIVE:subscribe(packet)

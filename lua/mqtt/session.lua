@@ -1,16 +1,20 @@
 --- The client's side of MQTT 3.1.1 and 5: bytes and `now` in, events and bytes out. It opens nothing and waits
---- for nothing; `mqtt` joins it to a socket.
+--- for nothing; `mqtt` joins it to sockets, one after another: what was sent and received and is not acknowledged
+--- outlives a connection.
 ---
---- Events are packets: the `connack`, every `publish`, each answer (`puback`, `suback`, `unsuback`) with the
---- `ticket` of what it answers, and the server's `disconnect`. A `publish` of QoS 1 is acknowledged when
---- `acknowledge` is called.
+--- Events are packets: the `connack`, upon which the owner says `resume`; every `publish` that is to be handed on;
+--- each answer (`puback`, `pubrec` that refuses, `pubcomp`, `suback`, `unsuback`) with the `ticket` of what it answers;
+--- `auth`; and the server's `disconnect`. A `publish` of QoS 1 or 2 is acknowledged when `acknowledge` is called.
 
+local aliases = require("mqtt.alias")
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
+local incoming = require("mqtt.incoming")
 local outgoing = require("mqtt.outgoing")
 local reason = require("mqtt.reason")
+local tickets = require("mqtt.ticket")
 
-local decode, encode, encode_ack, encode_publish = codec.decode, codec.encode, codec.encode_ack, codec.encode_publish
+local decode, encode, encode_publish = codec.decode, codec.encode, codec.encode_publish
 
 --- The share of the Keep Alive after which a PINGREQ is sent: it must leave before the time is over [MQTT-3.1.2-22].
 local KEEP_ALIVE_SHARE = 0.9
@@ -21,18 +25,28 @@ local PING_TIMEOUT_MAX = 30
 ---@type table<string, table<string, true>>
 local COMMANDS = {
   idle = { connect = true },
-  connecting = { disconnect = true },
-  connected = { publish = true, acknowledge = true, subscribe = true, unsubscribe = true, disconnect = true },
+  connecting = { disconnect = true, authenticate = true },
+  connected = { resume = true, subscribe = true, unsubscribe = true, disconnect = true, authenticate = true },
   closed = { connect = true },
 }
 
---- Which packets may come in each state. AUTH and those of QoS 2 are in none: without an authentication method no
---- AUTH may come [MQTT-4.12.0-6], and QoS 2 is never asked for.
+--- Which packets may come in each state.
 ---@type table<string, table<string, true>>
 local PACKETS = {
   idle = {},
-  connecting = { connack = true },
-  connected = { publish = true, puback = true, suback = true, unsuback = true, pingresp = true, disconnect = true },
+  connecting = { connack = true, auth = true },
+  connected = {
+    publish = true,
+    puback = true,
+    pubrec = true,
+    pubrel = true,
+    pubcomp = true,
+    suback = true,
+    unsuback = true,
+    pingresp = true,
+    auth = true,
+    disconnect = true,
+  },
   closed = {},
 }
 
@@ -42,11 +56,13 @@ local PACKETS = {
 ---@field username? string
 ---@field password? string
 ---@field keep_alive? integer Seconds; 0 turns it off. Default 60.
----@field clean_start? boolean Default `true`.
 ---@field session_expiry? integer Seconds the server remembers us after the connection; MQTT 5. Default 0.
----@field will? {topic: string, payload?: string, qos?: 0|1, retain?: boolean, properties?: mqtt.Properties}
----@field receive_maximum? integer QoS 1 messages that may be unacknowledged on their way to us; MQTT 5.
+---@field will? {topic: string, payload?: string, qos?: mqtt.Qos, retain?: boolean, properties?: mqtt.Properties}
+---@field receive_maximum? integer QoS 1 and 2 messages that may be unacknowledged on their way to us; MQTT 5.
+---@field topic_alias_max? integer Topic aliases the server may use, and at most as many are used by us; MQTT 5. Default 0.
 ---@field packet_max? integer Largest packet we take.
+---@field authentication_method? string Of enhanced authentication; MQTT 5.
+---@field authentication_data? string What CONNECT carries of it.
 ---@field properties? mqtt.Properties More properties of CONNECT.
 ---@field timeout? number Seconds the CONNACK may take. Default 30.
 
@@ -57,18 +73,15 @@ local PACKETS = {
 ---@field version mqtt.codec.Version
 ---@field client_id string The server's, if it assigned one.
 ---@field keep_alive integer The server's, if it set one.
----@field connack mqtt.Connack? The server's answer.
----@field outgoing mqtt.Outgoing
+---@field connack mqtt.Connack? The server's last answer.
+---@field outgoing mqtt.Outgoing What we send and is not answered.
+---@field incoming mqtt.Incoming What we received and did not acknowledge to the end.
 ---@field options mqtt.SessionOptions
----@field maximum_qos mqtt.Qos What the server takes.
----@field retain_available boolean
+---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
 ---@field private pong_by number? When the answer to a PINGREQ is due.
 ---@field private paused boolean
----@field private unacknowledged table<integer, boolean> By packet identifier: whether it may be acknowledged.
----@field private received integer[] Their order.
----@field private first integer
----@field private last integer
+---@field private topics string[] What the server's topic aliases stand for on this connection.
 local Session = {}
 Session.__index = Session
 
@@ -156,9 +169,11 @@ end
 
 --- Begins a connection: CONNECT is the first packet on it [MQTT-3.1.0-1].
 ---@param now number
+---@param clean_start? boolean Have the server forget what was before. Default `true`.
 ---@return true? ok
 ---@return cosocket.Error? err
-function Session:connect(now)
+function Session:connect(now, clean_start)
+  clean_start = clean_start ~= false
   local ok, err = self:check("mqtt.connect", "connect")
   if not ok then return nil, err end
   local options, version = self.options, self.version
@@ -166,11 +181,12 @@ function Session:connect(now)
   if version == 5 then
     properties = {}
     for name, value in pairs(options.properties or {}) do properties[name] = value end
-    if options.session_expiry and options.session_expiry > 0 then
-      properties.session_expiry_interval = options.session_expiry
-    end
+    if (options.session_expiry or 0) > 0 then properties.session_expiry_interval = options.session_expiry end
+    if (options.topic_alias_max or 0) > 0 then properties.topic_alias_maximum = options.topic_alias_max end
     properties.receive_maximum = options.receive_maximum
     properties.maximum_packet_size = options.packet_max
+    properties.authentication_method = options.authentication_method
+    properties.authentication_data = options.authentication_data
   end
   local will = options.will
   self.output:clear()
@@ -180,7 +196,7 @@ function Session:connect(now)
     username = options.username,
     password = options.password,
     keep_alive = options.keep_alive or 60,
-    clean_start = options.clean_start ~= false,
+    clean_start = clean_start,
     will = will and {
       topic = will.topic,
       payload = will.payload,
@@ -191,90 +207,107 @@ function Session:connect(now)
     properties = properties,
   }, version)
   if not ok then return nil, err end
-  self.state = "connecting"
-  self.pong_by, self.paused = nil, false
-  self.unacknowledged, self.received, self.first, self.last = {}, {}, 1, 0
+  self.outgoing.version, self.incoming.version = version, version
+  self.state, self.clean = "connecting", clean_start
+  self.pong_by, self.paused, self.topics = nil, false, {}
   self.last_sent = now
   self.deadline = now + (options.timeout or 30)
   return true
 end
 
---- Publishes. QoS 0 is sent and forgotten: the answer is `true`. With QoS 1 it is a ticket; the `puback` event
---- will carry it.
+--- Sends again what was not acknowledged, and goes on with what waits. To be said once after a `connack`; what is to
+--- reach the server before (a SUBSCRIBE that it has forgotten) is said before.
+---@param now number
+---@return true? ok
+---@return cosocket.Error? err
+function Session:resume(now)
+  local ok, err = self:check("mqtt", "resume")
+  if not ok then return nil, err end
+  if self.connack.session_present then
+    self.outgoing:resume(now)
+  else
+    self.outgoing:restart(now)
+  end
+  if #self.output > 0 then self.last_sent = now end
+  return true
+end
+
+--- Publishes. QoS 0 is sent and forgotten: the answer is `true`. All else is a ticket: it is finished when the server
+--- has acknowledged the message. While there is no connection every message waits.
 ---@param topic string
 ---@param payload? string
----@param qos? 0|1
+---@param qos? mqtt.Qos
 ---@param retain? boolean
 ---@param properties? mqtt.Properties
 ---@param now number
+---@param expiry? number Seconds after which nobody needs it.
 ---@return true|mqtt.Ticket|nil sent
 ---@return cosocket.Error? err
-function Session:publish(topic, payload, qos, retain, properties, now)
-  if self.state ~= "connected" then return self:check("mqtt.publish", "publish") end
+function Session:publish(topic, payload, qos, retain, properties, now, expiry)
   local window = self.outgoing
-  if retain and not self.retain_available then
-    -- [MQTT-3.2.2-14]
-    return refused("mqtt.publish", "the server does not retain messages", reason.retain_not_supported)
-  end
-  if not qos or qos == 0 then
-    local ok, err = encode_publish(
-      self.output, self.version, topic, payload, 0, retain, false, nil, properties, window.packet_max
-    )
+  if (not qos or qos == 0) and window.open then
+    local ok, err
+    if retain then
+      err = window:objection(0, true)
+      if err then return nil, err end
+    end
+    if window.aliases then
+      ok, err = window:write(topic, payload, 0, retain, false, nil, properties)
+    else
+      ok, err = encode_publish(
+        self.output, self.version, topic, payload, 0, retain, false, nil, properties, window.packet_max
+      )
+    end
     if not ok then return nil, err end
     self.last_sent = now
     return true
-  elseif qos ~= 1 then
-    error("qos must be 0 or 1", 2)
   end
-  if qos > self.maximum_qos then
-    -- [MQTT-3.2.2-11]
-    local message = ("the server takes at most QoS %d"):format(self.maximum_qos)
-    return refused("mqtt.publish", message, reason.qos_not_supported)
-  end
-  ---@type mqtt.Ticket
-  local ticket =
-    { type = "publish", topic = topic, payload = payload, qos = qos, retain = retain, properties = properties }
-  local ok, err = window:publish(ticket)
+  local ticket = tickets.new({
+    type = "publish",
+    topic = topic,
+    payload = payload,
+    qos = qos or 0,
+    retain = retain,
+    properties = properties,
+    expires_at = expiry and now + expiry or nil,
+  })
+  local ok, err = window:publish(ticket, now)
   if not ok then return nil, err end
-  if ticket.packet_id then self.last_sent = now end
+  if ticket.state == "sent" then self.last_sent = now end
   return ticket
 end
 
 --- Sends SUBSCRIBE or UNSUBSCRIBE.
----@private
----@param op string
----@param packet table
----@param count integer
+---@param ticket mqtt.Ticket With the packet to send.
 ---@param now number
 ---@return mqtt.Ticket? ticket
 ---@return cosocket.Error? err
-function Session:ask(op, packet, count, now)
-  ---@type mqtt.Ticket
-  local ticket = { type = packet.type, count = count }
-  packet.packet_id = self.outgoing:claim(ticket)
+function Session:ask(ticket, now)
+  local packet, window = ticket.packet, self.outgoing
+  local op = "mqtt." .. ticket.type
+  local ok, err = self:check(op, ticket.type)
+  if not ok then return nil, err end
+  packet.packet_id = window:claim(ticket)
   if not packet.packet_id then return nil, cosocket.error("limit", op, "all 65535 packet identifiers are in use") end
-  local ok, err = encode(self.output, packet, self.version, self.outgoing.packet_max)
+  ok, err = encode(self.output, packet, self.version, window.packet_max)
   if not ok then
-    self.outgoing:release(ticket)
+    window:release(ticket)
     return nil, err
   end
+  ticket.seq = window:next_seq()
   self.last_sent = now
   return ticket
 end
 
---- Subscribes. The `suback` event will carry the ticket.
----@param subscriptions {filter: string, qos?: 0|1, no_local?: boolean, retain_as_published?: boolean, retain_handling?: 0|1|2}[]
+--- Why the server would not take a subscription, from what it said of itself (3.2.2.3.11 to 3.2.2.3.13).
+---@param subscriptions {filter: string}[]
 ---@param properties? mqtt.Properties
----@param now number
----@return mqtt.Ticket? ticket
+---@return true? ok
 ---@return cosocket.Error? err
-function Session:subscribe(subscriptions, properties, now)
+function Session:allows(subscriptions, properties)
   local op = "mqtt.subscribe"
-  local ok, err = self:check(op, "subscribe")
-  if not ok then return nil, err end
   local can = self.connack and self.connack.properties or {}
   for _, subscription in ipairs(subscriptions) do
-    -- 3.2.2.3.11 to 3.2.2.3.13
     if can.wildcard_subscription_available == false and subscription.filter:find("[+#]") then
       return refused(op, "the server takes no wildcards", reason.wildcard_subscriptions_not_supported)
     elseif can.shared_subscription_available == false and subscription.filter:find("^%$share/") then
@@ -284,8 +317,21 @@ function Session:subscribe(subscriptions, properties, now)
   if can.subscription_identifier_available == false and properties and properties.subscription_identifier then
     return refused(op, "the server takes no subscription identifiers", reason.subscription_identifiers_not_supported)
   end
+  return true
+end
+
+--- Subscribes. The `suback` event will carry the ticket.
+---@param subscriptions {filter: string, qos?: mqtt.Qos, no_local?: boolean, retain_as_published?: boolean, retain_handling?: 0|1|2}[]
+---@param properties? mqtt.Properties
+---@param now number
+---@return mqtt.Ticket? ticket
+---@return cosocket.Error? err
+function Session:subscribe(subscriptions, properties, now)
+  local ok, err = self:check("mqtt.subscribe", "subscribe")
+  if ok then ok, err = self:allows(subscriptions, properties) end
+  if not ok then return nil, err end
   local packet = { type = "subscribe", subscriptions = subscriptions, properties = properties }
-  return self:ask(op, packet, #subscriptions, now)
+  return self:ask(tickets.new({ type = "subscribe", packet = packet }), now)
 end
 
 --- Unsubscribes. The `unsuback` event will carry the ticket.
@@ -295,34 +341,38 @@ end
 ---@return mqtt.Ticket? ticket
 ---@return cosocket.Error? err
 function Session:unsubscribe(filters, properties, now)
-  local ok, err = self:check("mqtt.unsubscribe", "unsubscribe")
-  if not ok then return nil, err end
   local packet = { type = "unsubscribe", filters = filters, properties = properties }
-  return self:ask("mqtt.unsubscribe", packet, #filters, now)
+  return self:ask(tickets.new({ type = "unsubscribe", packet = packet }), now)
 end
 
---- Acknowledges a received QoS 1 message. PUBACK packets leave in the order of the messages [MQTT-4.6.0-2],
---- whatever the order of calls.
+--- Acknowledges a received message. PUBACK and PUBREC packets leave in the order of the messages [MQTT-4.6.0-2],
+--- [MQTT-4.6.0-3], whatever the order of calls. One whose connection is gone will be sent again.
 ---@param message mqtt.Publish
 ---@param now number
+---@param code? integer Reason code; MQTT 5. From 0x80 on the message is refused. Default 0.
+function Session:acknowledge(message, now, code)
+  if message.qos == 0 then return end
+  local output = self.output
+  local before = #output
+  self.incoming:acknowledge(message, code)
+  if #output > before then self.last_sent = now end
+end
+
+--- Goes on with enhanced authentication (4.12), or begins it anew on a connection.
+---@param data? string Authentication Data.
+---@param now number
+---@param again? boolean Re-authenticate (4.12.1).
 ---@return true? ok
 ---@return cosocket.Error? err
-function Session:acknowledge(message, now)
-  if message.qos == 0 then return true end
-  local id = message.packet_id --[[@as integer]]
-  -- The connection it came on is gone: the server will send it again.
-  if self.state ~= "connected" or self.unacknowledged[id] == nil then
-    return self:check("mqtt.acknowledge", "acknowledge")
-  end
-  self.unacknowledged[id] = true
-  while self.first <= self.last do
-    id = self.received[self.first]
-    if not self.unacknowledged[id] then break end
-    assert(encode_ack(self.output, self.version, "puback", id))
-    self.unacknowledged[id], self.received[self.first] = nil, nil
-    self.first = self.first + 1
-    self.last_sent = now
-  end
+function Session:authenticate(data, now, again)
+  local ok, err = self:check("mqtt.authenticate", "authenticate")
+  if not ok then return nil, err end
+  local code = again and reason.re_authenticate or reason.continue_authentication
+  -- [MQTT-4.12.0-5]
+  local properties = { authentication_method = self.options.authentication_method, authentication_data = data }
+  ok, err = encode(self.output, { type = "auth", reason_code = code, properties = properties }, 5, self.outgoing.packet_max)
+  if not ok then return nil, err end
+  self.last_sent = now
   return true
 end
 
@@ -345,14 +395,23 @@ end
 --- Nothing more is sent or received on this connection.
 ---@private
 function Session:close()
-  self.state, self.deadline = "closed", math.huge
+  self.state, self.deadline, self.outgoing.open = "closed", math.huge, false
 end
 
---- The connection is gone. Answers what will not be answered any more, in the order it was sent.
+--- The connection is gone. Answers the SUBSCRIBE and UNSUBSCRIBE tickets that will not be answered, in their order; to
+--- `ask` them again is the owner's choice. Messages are kept, for another connection.
 ---@return mqtt.Ticket[]
-function Session:lost()
+function Session:disconnected()
   self:close()
   self.output:clear()
+  self.incoming:disconnected()
+  return self.outgoing:disconnected()
+end
+
+--- There will be no other connection. Answers the messages that were not acknowledged, in the order they were given.
+---@return mqtt.Ticket[]
+function Session:abandon()
+  self:close()
   return self.outgoing:abandon()
 end
 
@@ -368,20 +427,29 @@ function RECEIVE:connack(packet, now)
     return packet
   end
   local options, properties = self.options, packet.properties or {}
-  if packet.session_present and options.clean_start ~= false then
+  if packet.session_present and self.clean then
     -- [MQTT-3.2.2-2] (3.1.1: [MQTT-3.2.2-1])
     return protocol_error("mqtt.connect", "the server resumes a session that was to start clean")
+  end
+  if properties.authentication_method ~= options.authentication_method and properties.authentication_method then
+    -- [MQTT-4.12.0-5]
+    return protocol_error("mqtt.connect", "the server answers with another authentication method")
   end
   self.state = "connected"
   self.client_id = properties.assigned_client_identifier or self.client_id
   -- [MQTT-3.2.2-21]
   self.keep_alive = properties.server_keep_alive or options.keep_alive or 60
-  self.maximum_qos = properties.maximum_qos or 2
-  self.retain_available = properties.retain_available ~= false
-  local window = self.outgoing
+  local window, received = self.outgoing, self.incoming
   window.receive_maximum = properties.receive_maximum or 65535
+  window.maximum_qos = properties.maximum_qos or 2
+  window.retain_available = properties.retain_available ~= false
   -- [MQTT-3.2.2-15]
   window.packet_max = properties.maximum_packet_size
+  -- [MQTT-3.2.2-17], [MQTT-3.2.2-18]
+  local alias_max = math.min(properties.topic_alias_maximum or 0, options.topic_alias_max or 0)
+  window.aliases = alias_max > 0 and aliases.sender(alias_max) or nil
+  received.receive_maximum = options.receive_maximum or 65535
+  if not packet.session_present then received:restart() end
   self.last_sent = now
   self:schedule()
   return packet
@@ -390,57 +458,75 @@ end
 function RECEIVE:publish(packet)
   local properties = packet.properties
   if properties and properties.topic_alias then
-    -- [MQTT-3.1.2-30]: we allow none.
-    return protocol_error("mqtt", "the server uses a topic alias, and we take none", reason.topic_alias_invalid)
+    local ok, err = aliases.resolve(self.topics, packet, self.options.topic_alias_max or 0)
+    if not ok then return nil, err end
   end
   if packet.qos == 0 then return packet end
-  if packet.qos == 2 then return protocol_error("mqtt", "the server sends QoS 2, which was not asked for") end
-  local id = packet.packet_id
-  if self.unacknowledged[id] ~= nil then
-    -- [MQTT-2.2.1-4]
-    return protocol_error("mqtt", ("the server uses packet identifier %d again before its PUBACK"):format(id))
-  end
-  -- [MQTT-3.3.4-9]
-  if self.version == 5 and self.last - self.first + 1 >= (self.options.receive_maximum or 65535) then
-    return protocol_error("mqtt", "the server sends more than Receive Maximum allows", reason.receive_maximum_exceeded)
-  end
-  if self.first > self.last then self.first, self.last = 1, 0 end
-  self.last = self.last + 1
-  self.received[self.last] = id
-  self.unacknowledged[id] = false
-  return packet
+  local found, err = self.incoming:receive(packet)
+  if found == "new" then return packet end
+  return nil, err
 end
 
---- An answer to something we sent. It has a reason code for each filter [MQTT-3.8.4-6], when it has any.
+function RECEIVE:pubrel(packet, now)
+  self.incoming:release(packet)
+  self.last_sent = now
+end
+
+--- An answer to a message, or a step towards one.
 ---@param self mqtt.Session
----@param packet mqtt.Ack|mqtt.Acks
----@param type "publish"|"subscribe"|"unsubscribe"
+---@param packet mqtt.Ack
 ---@param now number
-local function answer(self, packet, type, now)
-  local window, output = self.outgoing, self.output
+local function acknowledged(self, packet, now)
+  local output = self.output
+  local before = #output
+  local ticket, err = self.outgoing:acknowledged(packet, now)
+  if #output > before then self.last_sent = now end
+  if ticket then return packet end
+  return nil, err
+end
+
+RECEIVE.puback, RECEIVE.pubrec, RECEIVE.pubcomp = acknowledged, acknowledged, acknowledged
+
+--- An answer to a request. It has a reason code for each filter [MQTT-3.8.4-6], when it has any.
+---@param self mqtt.Session
+---@param packet mqtt.Acks
+---@param type "subscribe"|"unsubscribe"
+local function answer(self, packet, type)
+  local window = self.outgoing
   local ticket = window.live[packet.packet_id]
   if not ticket or ticket.type ~= type then
     local message = ("the server answers packet identifier %d, which no %s has"):format(packet.packet_id, type)
     return protocol_error("mqtt", message)
   end
-  local codes = packet.reason_codes
-  if codes and #codes ~= ticket.count and not (type == "unsubscribe" and self.version == 4) then
+  local asked = ticket.packet
+  local count = #(asked.subscriptions or asked.filters)
+  if #packet.reason_codes ~= count and not (type == "unsubscribe" and self.version == 4) then
     return protocol_error("mqtt." .. type, "the server does not answer each filter")
   end
-  local before = #output
-  window:settle(ticket)
-  if #output > before then self.last_sent = now end
-  ticket.answer, packet.ticket = packet, ticket
+  packet.ticket = ticket
+  window:settle(ticket, packet)
   return packet
 end
 
-for name, type in pairs({ puback = "publish", suback = "subscribe", unsuback = "unsubscribe" }) do
-  RECEIVE[name] = function(self, packet, now) return answer(self, packet, type, now) end
+for name, type in pairs({ suback = "subscribe", unsuback = "unsubscribe" }) do
+  RECEIVE[name] = function(self, packet) return answer(self, packet, type) end
 end
 
 function RECEIVE:pingresp()
   self.pong_by = nil
   self:schedule()
+end
+
+function RECEIVE:auth(packet)
+  local method = self.options.authentication_method
+  if not method then
+    -- [MQTT-4.12.0-6]
+    return protocol_error("mqtt", "the server sends AUTH, which nobody asked for")
+  elseif packet.properties and packet.properties.authentication_method ~= method then
+    -- [MQTT-4.12.0-5]
+    return protocol_error("mqtt", "the server answers with another authentication method")
+  end
+  return packet
 end
 
 function RECEIVE:disconnect(packet)
@@ -497,9 +583,9 @@ local session = {}
 function session.new(options)
   options = options or {}
   local output = cosocket.buffer()
-  local window = outgoing.new(output)
   local version = options.version or 5
-  window.version = version
+  local window, received = outgoing.new(output), incoming.new(output)
+  window.version, received.version = version, version
   return setmetatable({
     output = output,
     deadline = math.huge,
@@ -508,15 +594,12 @@ function session.new(options)
     client_id = options.client_id or "",
     keep_alive = options.keep_alive or 60,
     outgoing = window,
+    incoming = received,
     options = options,
+    clean = true,
     last_sent = 0,
     paused = false,
-    unacknowledged = {},
-    received = {},
-    first = 1,
-    last = 0,
-    maximum_qos = 2,
-    retain_available = true,
+    topics = {},
   }, Session)
 end
 

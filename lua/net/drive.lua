@@ -58,9 +58,10 @@ end
 ---@param stream cosocket.Stream
 ---@param session net.Session<E>
 ---@param input cosocket.Buffer
----@return E? event
+---@param stop? cosocket.Event When this is set, `stream:wake()` ends the wait.
+---@return E? event `nil` without an error: stopped.
 ---@return cosocket.Error? err
-function drive.next_event(stream, session, input)
+function drive.next_event(stream, session, input, stop)
   while true do
     local event, err = session:receive(input, now())
     if event or err then
@@ -69,6 +70,7 @@ function drive.next_event(stream, session, input)
       if #session.output > 0 then stream:try_flush(session.output) end
       return event, err
     end
+    if stop and stop:is_set() then return nil end
     local ok, why = drive.turn(stream, session, input)
     if not ok then return nil, why end
   end

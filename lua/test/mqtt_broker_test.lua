@@ -67,7 +67,7 @@ return {
     test.equal(payloads(by_old), { "1", "2", "3" })
     -- The lesser of what was published and what was asked for [MQTT-3.8.4-8].
     test.equal({ by_new[1].qos, by_old[1].qos, by_old[3].qos }, { 0, 1, 0 })
-    test.equal(by_new[1].properties, { user_property = { { "k", "v" } } })
+    test.equal(by_new[1].properties, { subscription_identifier = { 1 }, user_property = { { "k", "v" } } })
     test.equal(by_old[1].properties, nil)
     one:close()
   end,
@@ -92,6 +92,7 @@ return {
       correlation_data = "\0\1",
       content_type = "c",
       payload_format_indicator = 1,
+      subscription_identifier = { 1 },
       user_property = user,
     })
     one:close()
@@ -405,7 +406,7 @@ return {
   ["closing tells every client and frees the address"] = function()
     local one = assert(broker.listen("tcp://127.0.0.1:0"))
     local address = one:address()
-    local client = assert(mqtt.connect("mqtt://" .. address))
+    local client = assert(mqtt.connect("mqtt://" .. address, { reconnect = false }))
     one:close()
     for _ in client:messages() do end
     test.equal(client:status().error.code, 0x8B)

@@ -14,17 +14,19 @@ return {
       raises("keep_alive must be from 0 to 65535", "mqtt://h", { keep_alive = 70000 })
       raises("receive_maximum must be from 1 to 65535", "mqtt://h", { receive_maximum = 0 })
       raises("version must be 5, \"3.1.1\" or \"auto\"", "mqtt://h", { version = 4 })
-      raises("must begin with mqtt://, mqtts:// or unix://", "http://h")
-      raises("must begin with mqtt://, mqtts:// or unix://", "h:1883")
+      raises("must begin with mqtt://, mqtts://, ws://, wss:// or unix://", "http://h")
+      raises("must begin with mqtt://, mqtts://, ws://, wss:// or unix://", "h:1883")
       raises("an address has no path", "mqtt://h/topic")
       raises("empty host", "mqtt://:1883")
-      raises("must be a string, not a nil", nil)
+      raises("an address is wanted, or a list of them", nil)
+      raises("an address is wanted, or a list of them", {})
+      raises("must be a string, not a number", { "mqtt://h", 5 })
       raises("tls goes with mqtts://", "mqtt://h", { tls = {} })
       raises("clean_start = false needs a client_id", "mqtt://h", { clean_start = false })
       raises("the will needs a topic", "mqtt://h", { will = { topic = "a/#" } })
       local misspelt = { will = { topic = "a", retian = true } }
       raises("unknown option \"retian\"; did you mean \"retain\"?", "mqtt://h", misspelt)
-      raises("qos must be 0 or 1", "mqtt://h", { will = { topic = "a", qos = 2 } })
+      raises("qos must be 0, 1 or 2", "mqtt://h", { will = { topic = "a", qos = 3 } })
     end,
 
     ["mistakes blame the line that called"] = function()
@@ -59,6 +61,7 @@ return {
           session_expiry_interval = 9,
           maximum_packet_size = 1000,
           receive_maximum = 20,
+          topic_alias_maximum = 32,
           user_property = { { "a", "1" }, { "b", "2" } },
         },
         will = {
@@ -202,10 +205,10 @@ return {
       raises("\"a/#\" is not a topic to publish to", "a/#", "")
       raises("is not a topic to publish to", "", "")
       raises("unknown option \"qs\"; did you mean \"qos\"?", "t", "", { qs = 1 })
-      raises("qos must be 0 or 1", "t", "", { qos = 2 })
+      raises("qos must be 0, 1 or 2", "t", "", { qos = 3 })
       raises("must be a boolean", "t", "", { retain = 1 })
       raises("expiry must be from 0", "t", "", { expiry = -1 })
-      local message = test.raises("qos must be", function() client:publish("t", "", { qos = 2 }) end)
+      local message = test.raises("qos must be", function() client:publish("t", "", { qos = 3 }) end)
       test.matches(message, "mqtt_client_test%.lua:%d+: publish: qos")
       -- What only MQTT 5 can say is not dropped in silence.
       client:close()

@@ -30,6 +30,7 @@ local function pair(options, server_options)
           if not event then break end
           events[#events + 1] = event
           if one == server and event.type == "connect" then assert(server:accept(nil, link.now)) end
+          if event.type == "connack" then assert(client:resume(link.now)) end
           if one == server and event.type == "publish" then assert(server:puback(event, 0)) end
         end
       end

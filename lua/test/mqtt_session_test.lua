@@ -27,6 +27,7 @@ local function connected(options, connack)
   for name, value in pairs(connack or {}) do answer[name] = value end
   test.equal(assert(client:receive(wire(client.version, answer), 0)).type, "connack")
   test.equal(client.state, "connected")
+  assert(client:resume(0))
   return client
 end
 
@@ -37,7 +38,6 @@ return {
       username = "u",
       password = "p",
       keep_alive = 30,
-      clean_start = false,
       session_expiry = 100,
       receive_maximum = 20,
       packet_max = 5000,
@@ -45,7 +45,7 @@ return {
       will = { topic = "gone", payload = "bye", qos = 1, retain = true, properties = { will_delay_interval = 5 } },
     }
     local client = session.new(options)
-    assert(client:connect(0))
+    assert(client:connect(0, false))
     test.equal(packets(client.output)[1], {
       type = "connect",
       protocol_version = 5,
@@ -65,7 +65,7 @@ return {
     })
     options.version = 4
     client = session.new(options)
-    assert(client:connect(0))
+    assert(client:connect(0, false))
     test.equal(packets(client.output)[1], {
       type = "connect",
       protocol_version = 4,
@@ -94,7 +94,7 @@ return {
       local event = client:receive(wire(version, { type = "connack", reason_code = code }), 0)
       test.equal(event.reason_code, code)
       test.equal(client.state, "closed")
-      test.fails("closed", client:publish("t", "", 0, false, nil, 0))
+      test.fails("closed", client:subscribe({ { filter = "f" } }, nil, 0))
     end
   end,
 
@@ -105,11 +105,10 @@ return {
     test.equal(event.reason_code, 0x84)
   end,
 
-  ["commands are refused before CONNACK and after the end"] = function()
+  ["requests are refused before CONNACK and after the end, and messages wait"] = function()
     local client = session.new()
     local function all_fail()
-      test.fails("closed", client:publish("t", "", 0, false, nil, 0))
-      test.fails("closed", client:publish("t", "", 1, false, nil, 0))
+      for qos = 0, 2 do test.equal(client:publish("t", "", qos, false, nil, 0).state, "waiting") end
       test.fails("closed", client:subscribe({ { filter = "f" } }, nil, 0))
       test.fails("closed", client:unsubscribe({ "f" }, nil, 0))
     end
@@ -118,9 +117,10 @@ return {
     assert(client:connect(0))
     all_fail()
     test.fails("closed", client:connect(0))
-    client:lost()
+    client:disconnected()
     all_fail()
     test.equal(client:connect(0), true)
+    test.equal(client.outgoing:waiting_count(), 9)
   end,
 
   ["the server may not say what it may not say yet, or ever"] = function()
@@ -141,7 +141,6 @@ return {
       { type = "connect" },
       { type = "subscribe", packet_id = 1, subscriptions = { { filter = "f" } } },
       { type = "pingreq" },
-      { type = "publish", topic = "t", qos = 2, packet_id = 1 },
       { type = "publish", topic = "t", properties = { topic_alias = 1 } },
       { type = "puback", packet_id = 1 },
       { type = "suback", packet_id = 1, reason_codes = { 0 } },
@@ -208,8 +207,8 @@ return {
       for live, ticket in pairs(client.outgoing.live) do
         if ticket.type == "publish" and ticket.payload < (client.outgoing.live[id].payload or "~") then id = live end
       end
-      local event = client:receive(wire(5, { type = "puback", packet_id = id }), 0)
-      order[#order + 1] = event.ticket.payload
+      order[#order + 1] = client.outgoing.live[id].payload
+      assert(client:receive(wire(5, { type = "puback", packet_id = id }), 0).ticket:is_done())
       for _, packet in ipairs(packets(client.output, 5)) do test.equal(packet.type, "publish") end
       assert(client.outgoing.in_flight <= 2)
     end
@@ -236,7 +235,7 @@ return {
     test.fails("limit", client:unsubscribe({ "f" }, nil, 0))
     assert(client:receive(wire(5, { type = "puback", packet_id = 700 }), 0))
     test.equal(client:publish("t", "", 1, false, nil, 0).packet_id, 700)
-    test.equal(#client:lost(), 65535)
+    test.equal({ #client:disconnected(), #client:abandon() }, { 1, 65534 })
   end,
 
   ["the server's limits are kept before anything is sent"] = function()
@@ -388,7 +387,7 @@ return {
       local client = connected()
       local ticket = client:subscribe({ { filter = "a" }, { filter = "b" } }, nil, 0)
       test.fails("protocol", client:receive(wire(5, answer), 0))
-      test.equal(client:lost()[1] == ticket, true)
+      test.equal(client:disconnected()[1] == ticket, true)
     end
   end,
 
@@ -441,8 +440,9 @@ return {
     for version, bytes in pairs({ [4] = "\xe0\x00", [5] = "\xe0\x01\x04" }) do
       local client = connected({ version = version })
       test.equal(client:disconnect(4), true)
-      test.fails("closed", client:publish("t", "", 0, false, nil, 0))
       test.equal(client.output:take(), bytes)
+      client:publish("t", "", 0, false, nil, 0)
+      test.equal(#client.output, 0)
       local input = wire(version, { type = "publish", topic = "t" })
       test.equal(client:receive(input, 0), nil)
     end
@@ -456,9 +456,8 @@ return {
     local tickets = {}
     for i = 1, 3 do tickets[i] = client:publish("t", tostring(i), 1, false, nil, 0) end
     tickets[4] = client:subscribe({ { filter = "f" } }, nil, 0)
-    local names = {}
-    for i, ticket in ipairs(client:lost()) do names[i] = ticket.payload or ticket.type end
-    test.equal(names, { "1", "2", "subscribe", "3" })
+    test.equal(client:disconnected(), { tickets[4] })
+    test.equal(client:abandon(), { tickets[1], tickets[2], tickets[3] })
     test.equal(client:connect(0), true)
   end,
 
@@ -483,7 +482,10 @@ return {
           if err then test.equal({ err.kind, seen[#seen] }, { "closed", "disconnect" }) end
           if not event then break end
           seen[#seen + 1] = event.type
-          if event.type == "connack" then client:subscribe({ { filter = "a", qos = 1 } }, nil, 0) end
+          if event.type == "connack" then
+            client:resume(0)
+            client:subscribe({ { filter = "a", qos = 1 } }, nil, 0)
+          end
         end
       end
       test.equal(seen, { "connack", "publish", "suback", "publish", "disconnect" })

@@ -123,7 +123,7 @@ return {
     raises("\"a#\" is not a topic filter", "a#")
     raises("\"5\" is not a topic filter", { 5 })
     raises("unknown option \"quos\"", "a", { quos = 1 })
-    raises("qos must be 0 or 1", "a", { qos = 2 })
+    raises("qos must be 0, 1 or 2", "a", { qos = 3 })
     raises("retain_handling must be 0, 1 or 2", "a", { retain_handling = 3 })
     raises("the handler must be a function, not a string", "a", {}, "print")
     test.raises("\"a#\" is not a topic filter", client.messages, client, "a#")

@@ -1,0 +1,105 @@
+--- Something that will be answered: a message on its way, a SUBSCRIBE, an UNSUBSCRIBE. `publish_nowait` hands
+--- tickets to scripts.
+
+local codec = require("mqtt.codec")
+local cosocket = require("cosocket")
+
+---@class mqtt.Ticket
+---@field type "publish"|"subscribe"|"unsubscribe"
+---@field state? "waiting"|"sent"|"released" Of a message: not sent yet; sent; PUBREL sent (QoS 2).
+---@field packet_id? integer Once it has been sent.
+---@field seq? integer Its place in the order of messages.
+---@field topic? string
+---@field payload? string
+---@field qos? mqtt.Qos
+---@field retain? boolean
+---@field properties? mqtt.Properties
+---@field expires_at? number When nobody needs it any more, on the scale of `cosocket.now()`.
+---@field packet? table What was asked, to ask again on another connection.
+---@field answer? mqtt.Ack|mqtt.Acks The packet that answered.
+---@field err? cosocket.Error Why none ever will.
+---@field private event? cosocket.Event Set when it is answered, for who waits.
+---@field private hold? fun(wait: function, object: any): true?, cosocket.Error? How to wait.
+local Ticket = {}
+Ticket.__index = Ticket
+Ticket.__name = "mqtt.Ticket"
+
+--- Whether the answer is there, or will never come.
+---@return boolean
+function Ticket:is_done()
+  return self.answer ~= nil or self.err ~= nil
+end
+
+--- Waits for the server's answer, through as many connections as it takes. A deadline ends the wait and not the
+--- message.
+---@async
+---@return integer? reason_code 0, or 0x10 when the server knows that nobody has subscribed.
+---@return cosocket.Error? err `refused` with `code`, `limit`, `timeout` when it expired unsent, `closed`
+function Ticket:wait()
+  local answer, err = self:await()
+  if not answer then return nil, err end
+  local code = answer.reason_code
+  if code < 0x80 then return code end
+  return nil, self:refusal("mqtt.publish", "the message", code)
+end
+
+--- Waits for the packet that answers.
+---@async
+---@package
+---@return mqtt.Ack|mqtt.Acks|nil answer
+---@return cosocket.Error? err
+function Ticket:await()
+  if not self.answer and not self.err then
+    local event = self.event or cosocket.event()
+    self.event = event
+    local hold = self.hold
+    local ok, err
+    if hold then
+      ok, err = hold(event.wait, event)
+    else
+      ok, err = event:wait()
+    end
+    if not ok then return nil, err end
+  end
+  return self.answer, self.err
+end
+
+--- What the server said no with, as an error.
+---@package
+---@param op string
+---@param what string
+---@param code integer
+---@param fields? table
+---@return cosocket.Error
+function Ticket:refusal(op, what, code, fields)
+  local properties = self.answer and self.answer.properties
+  local words = codec.reason(code) or ("reason code 0x%02X"):format(code)
+  local reason = properties and properties.reason_string
+  fields = fields or {}
+  fields.code, fields.reason = code, reason
+  local message = ("the server refused %s: %s%s"):format(what, words, reason and (" (%s)"):format(reason) or "")
+  return cosocket.error("refused", op, message, fields)
+end
+
+--- The answer is here, or will never come.
+---@package
+---@param answer mqtt.Ack|mqtt.Acks|nil
+---@param err? cosocket.Error
+function Ticket:finish(answer, err)
+  self.answer, self.err = answer, err
+  -- Nobody needs these any more, and the ticket may be kept for long.
+  self.payload, self.properties, self.packet = nil, nil, nil
+  local event = self.event
+  if event then event:set() end
+end
+
+local ticket = {}
+
+--- Makes a ticket of the fields in `fields`.
+---@param fields table
+---@return mqtt.Ticket
+function ticket.new(fields)
+  return setmetatable(fields, Ticket)
+end
+
+return ticket
