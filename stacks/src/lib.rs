@@ -6,6 +6,7 @@
 pub mod http1;
 pub mod mqtt;
 mod native;
+pub mod websocket;
 
 use moonwire_runtime::{Builder, Runtime};
 
@@ -18,4 +19,5 @@ pub fn builder() -> Builder {
         .sources(SOURCES.iter().copied())
         .module("http.codec", http1::lua::module)
         .module("mqtt.codec", mqtt::lua::module)
+        .module("websocket.codec", websocket::lua::module)
 }
