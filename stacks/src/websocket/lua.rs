@@ -6,7 +6,7 @@
 use std::{cell::RefCell, mem, rc::Rc};
 
 use moonwire_runtime::{
-    Buffer, BufferRef, Error,
+    Buffer, BufferRef, Error, Kind,
     mlua::{self, AnyUserData, IntoLuaMulti, Lua, LuaString, MultiValue, Table, UserData, UserDataRef, Value},
 };
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
@@ -91,18 +91,20 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
             )| {
                 let payload = payload.as_bytes();
                 match &*kind.as_bytes() {
-                    b"text" | b"binary" => with_state(lua, writing, |state| {
+                    b"text" | b"binary" => {
                         let kind = data_type(&kind)?;
-                        let means = &mut shared.borrow_mut();
-                        raised(buffer.with(|out| outgoing::message(out, &rules, kind, &payload, state, means)))
-                    }),
+                        with_state(lua, writing, |state| {
+                            let means = &mut shared.borrow_mut();
+                            buffer.with(|out| outgoing::message(out, &rules, kind, &payload, state, means))
+                        })
+                    }
                     name @ (b"ping" | b"pong") => {
                         if payload.len() as u64 > CONTROL_MAX {
                             return Err(mlua::Error::runtime("a ping or pong carries at most 125 bytes"));
                         }
                         let opcode = if name == b"ping" { Opcode::Ping } else { Opcode::Pong };
                         control(&buffer, &rules, opcode, &payload, &shared)?;
-                        Ok((true, writing))
+                        Ok(Encoded::Done(writing))
                     }
                     _ => Err(mlua::Error::runtime("kind: \"text\", \"binary\", \"ping\" or \"pong\"")),
                 }
@@ -127,7 +129,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
                 let payload = payload.as_bytes();
                 with_state(lua, writing, |state| {
                     let means = &mut shared.borrow_mut();
-                    raised(buffer.with(|out| outgoing::piece(out, &rules, kind, &payload, last, state, means)))
+                    buffer.with(|out| outgoing::piece(out, &rules, kind, &payload, last, state, means))
                 })
             },
         )?,
@@ -154,30 +156,57 @@ fn sendable(code: i64) -> bool {
     u16::try_from(code).is_ok_and(code::is_sendable)
 }
 
+/// What `encode` and `encode_piece` answer.
+enum Encoded {
+    /// Done; what to keep.
+    Done(Option<AnyUserData>),
+    /// The caller's mistake, which the session raises where its own caller made it.
+    Failed(Error),
+}
+
+impl IntoLuaMulti for Encoded {
+    fn into_lua_multi(self, lua: &Lua) -> mlua::Result<MultiValue> {
+        match self {
+            Self::Done(kept) => (true, kept).into_lua_multi(lua),
+            Self::Failed(error) => (Value::Nil, error).into_lua_multi(lua),
+        }
+    }
+}
+
 /// Runs `work` with the state a script has kept, and answers the one it is to keep.
 fn with_state(
     lua: &Lua,
     writing: Option<AnyUserData>,
-    work: impl FnOnce(&mut Option<Box<Outgoing>>) -> mlua::Result<()>,
-) -> mlua::Result<(bool, Option<AnyUserData>)> {
-    if let Some(kept) = writing {
-        let goes_on = {
-            let mut state = kept.borrow_mut::<Writing>()?;
-            work(&mut state.0)?;
-            state.0.is_some()
-        };
-        return Ok((true, goes_on.then_some(kept)));
-    }
-    let mut state = None;
-    work(&mut state)?;
-    let kept = state.map(|state| lua.create_userdata(Writing(Some(state)))).transpose()?;
-    Ok((true, kept))
+    work: impl FnOnce(&mut Option<Box<Outgoing>>) -> Result<(), Mistake>,
+) -> mlua::Result<Encoded> {
+    let mut state = match &writing {
+        Some(kept) => kept.borrow_mut::<Writing>()?.0.take(),
+        None => None,
+    };
+    let outcome = work(&mut state);
+    let kept = match (state, writing) {
+        (None, _) => None,
+        (state, Some(kept)) => {
+            kept.borrow_mut::<Writing>()?.0 = state;
+            Some(kept)
+        }
+        (state, None) => Some(lua.create_userdata(Writing(state))?),
+    };
+    Ok(match outcome {
+        Ok(()) => Encoded::Done(kept),
+        Err(Mistake::NotText) => Encoded::Failed(Error::new(
+            Kind::Argument,
+            "websocket.send",
+            "a text message must be UTF-8; send_binary takes any bytes",
+        )),
+        Err(mistake) => raised(Err(mistake)).map(|()| Encoded::Done(None))?,
+    })
 }
 
 fn raised(outcome: Result<(), Mistake>) -> mlua::Result<()> {
     outcome.map_err(|mistake| {
         mlua::Error::runtime(match mistake {
-            Mistake::NotText => "a text message must be UTF-8; send_binary takes any bytes",
+            Mistake::NotText => "a text message must be UTF-8",
             Mistake::OutOfTurn => "one message must end before the next begins",
             Mistake::NoRandom => "the system has no random numbers",
         })
