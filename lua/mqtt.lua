@@ -70,6 +70,7 @@ local mqtt = {}
 ---@field queue_max? integer Messages that may wait to be sent. Default 10000.
 ---@field queue_bytes_max? integer Bytes of them. Default 16777216.
 ---@field queue_policy? "reject"|"drop_oldest"|"drop_newest" When no more may wait: `reject` fails the publish, `drop_newest` too and counts it, `drop_oldest` makes room. Default "reject".
+---@field in_flight_max? integer QoS 1 and 2 messages that are sent before the first is acknowledged; fewer when the server says so. Default: what the server says; 20 with 3.1.1.
 ---@field packet_max? integer Largest packet in bytes that is taken. Default 16777216.
 ---@field receive_maximum? integer QoS 1 and 2 messages that the server may send before the first is acknowledged; MQTT 5. Default 1000.
 ---@field receive_queue_max? integer Bytes of messages that may wait for a handler or loop; then nothing is read. Default 1048576.
@@ -99,6 +100,7 @@ local OPTIONS = {
   queue_max = "integer",
   queue_bytes_max = "integer",
   queue_policy = "string",
+  in_flight_max = "integer",
   packet_max = "integer",
   receive_maximum = "integer",
   receive_queue_max = "integer",
@@ -117,6 +119,7 @@ local AUTHENTICATION = { method = "string", data = "string|function", answer = "
 local RANGES = {
   keep_alive = { 0, 65535 },
   session_expiry = { 0, 0xFFFFFFFF },
+  in_flight_max = { 1, 65535 },
   packet_max = { 1, 268435460 },
   receive_maximum = { 1, 65535 },
   receive_queue_max = { 1, math.maxinteger },
@@ -284,6 +287,7 @@ function mqtt.connect(url, options)
       will = will,
       packet_max = options.packet_max or PACKET_MAX,
       receive_maximum = options.receive_maximum or RECEIVE_MAXIMUM,
+      in_flight_max = options.in_flight_max,
       topic_alias_max = options.topic_alias_max or TOPIC_ALIAS_MAX,
       properties = (user or asks) and { user_property = user, request_response_information = asks } or nil,
     },

@@ -20,6 +20,8 @@ local decode, encode, encode_publish = codec.decode, codec.encode, codec.encode_
 local KEEP_ALIVE_SHARE = 0.9
 --- Seconds the answer to a PINGREQ may take at most.
 local PING_TIMEOUT_MAX = 30
+--- Messages on their way at a time where the server cannot say how many it takes. Some end the connection for more.
+local IN_FLIGHT_MAX_311 = 20
 
 --- Which commands each state allows.
 ---@type table<string, table<string, true>>
@@ -59,6 +61,7 @@ local PACKETS = {
 ---@field session_expiry? integer Seconds the server remembers us after the connection; MQTT 5. Default 0.
 ---@field will? {topic: string, payload?: string, qos?: mqtt.Qos, retain?: boolean, properties?: mqtt.Properties}
 ---@field receive_maximum? integer QoS 1 and 2 messages that may be unacknowledged on their way to us; MQTT 5.
+---@field in_flight_max? integer QoS 1 and 2 messages that may be unacknowledged on their way to the server. Default: what the server says; 20 with 3.1.1.
 ---@field topic_alias_max? integer Topic aliases the server may use, and at most as many are used by us; MQTT 5. Default 0.
 ---@field packet_max? integer Largest packet we take.
 ---@field authentication_method? string Of enhanced authentication; MQTT 5.
@@ -440,7 +443,10 @@ function RECEIVE:connack(packet, now)
   -- [MQTT-3.2.2-21]
   self.keep_alive = properties.server_keep_alive or options.keep_alive or 60
   local window, received = self.outgoing, self.incoming
-  window.receive_maximum = properties.receive_maximum or 65535
+  window.receive_maximum = math.min(
+    properties.receive_maximum or 65535,
+    options.in_flight_max or (self.version == 5 and 65535 or IN_FLIGHT_MAX_311)
+  )
   window.maximum_qos = properties.maximum_qos or 2
   window.retain_available = properties.retain_available ~= false
   -- [MQTT-3.2.2-15]
