@@ -4,6 +4,10 @@
 --   moonwire bench/contestant.lua hello                      load the network library, print, end
 --   moonwire bench/contestant.lua tlshs port=P n=N ver=1.3   N full handshakes, one after another
 --   moonwire bench/contestant.lua lines port=P               echo line by line, for pipelined lines
+--   moonwire bench/contestant.lua mqttpub port=P qos=Q n=N size=S window=W
+--                                                            publish N messages of S bytes, W at a time unacknowledged
+--   moonwire bench/contestant.lua mqttsub port=P qos=Q n=N topic=T
+--                                                            subscribe to T and receive N messages; timed from the first
 --
 -- A client prints one line of JSON: how many, in how many seconds, how many bytes.
 
@@ -19,6 +23,11 @@ local function serve(handle)
   local tls = options.cert and { certificate = options.cert, key = options.key }
   local listener = assert(cosocket.listen("127.0.0.1", tonumber(options.port), { tls = tls or nil }))
   while true do cosocket.spawn(handle, assert(listener:accept())) end
+end
+
+--- Tells how many there were since `started`, of how many bytes.
+local function tell(count, started, bytes)
+  print(('{"n":%d,"secs":%.6f,"bytes":%d}'):format(count, cosocket.now() - started, bytes))
 end
 
 local rows = {}
@@ -57,7 +66,45 @@ function rows.tlshs()
   for _ = 1, count do
     assert(cosocket.connect("127.0.0.1", tonumber(options.port), { tls = tls })):close()
   end
-  print(('{"n":%d,"secs":%.6f,"bytes":0}'):format(count, cosocket.now() - started))
+  tell(count, started, 0)
+end
+
+function rows.mqttpub()
+  local qos, count, size = tonumber(options.qos), tonumber(options.n), tonumber(options.size)
+  local client <close> = assert(require "mqtt".connect("mqtt://127.0.0.1:" .. options.port))
+  local payload, settings = ("x"):rep(size), { qos = qos }
+  local started = cosocket.now()
+  local left = count
+  local function publish()
+    while left > 0 do
+      left = left - 1
+      assert(client:publish("bench/t", payload, settings))
+    end
+  end
+  if qos == 0 then
+    publish()
+    client:close()
+  else
+    cosocket.group(function()
+      for _ = 1, tonumber(options.window) do cosocket.spawn(publish) end
+    end)
+  end
+  tell(count, started, count * size)
+end
+
+function rows.mqttsub()
+  local qos, count = tonumber(options.qos), tonumber(options.n)
+  -- The sink that sends does not count what is unacknowledged.
+  local settings = { receive_maximum = 65535 }
+  local client <close> = assert(require "mqtt".connect("mqtt://127.0.0.1:" .. options.port, settings))
+  assert(client:subscribe(options.topic, { qos = qos }))
+  local received, bytes, started = 0, 0, nil
+  for message in client:messages(options.topic) do
+    started = started or cosocket.now()
+    received, bytes = received + 1, bytes + #message.payload
+    if received == count then break end
+  end
+  tell(received, started, bytes)
 end
 
 rows[row]()

@@ -49,6 +49,6 @@ mod socket;
 
 pub use buffer::{Buffer, Order};
 pub use error::{Code, Error, Kind};
-pub use ffi::BufferRef;
+pub use ffi::{Arguments, BufferRef, FIELDS_MAX, Native, Outcome, Record, native_function};
 pub use mlua;
 pub use runtime::{Builder, Handle, RunError, Runtime, TaskFailure};

@@ -24,6 +24,10 @@ new_key_type! {
 /// Successful operations a task may do in one turn before others get theirs.
 const BUDGET: u32 = 128;
 
+/// Bytes put onto a script's buffer that count as one operation: 64 KiB are a whole turn, for they may be many
+/// messages for others to take, who had better do so before more are made.
+const OPERATION_BYTES: usize = 512;
+
 /// Waits that may end at once with the same timeout or cancellation before the task is stopped by
 /// force: a loop that ignores the error would otherwise never end.
 pub(crate) const IGNORED_MAX: u16 = 1000;
@@ -337,6 +341,12 @@ impl Scheduler {
         self.groups[group].live += 1;
         self.ready.push_back(id);
         id
+    }
+
+    /// Counts what the running task has been given.
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        let operations = u32::try_from(bytes / OPERATION_BYTES).unwrap_or(u32::MAX);
+        self.budget = self.budget.saturating_sub(operations);
     }
 
     /// The task that runs.

@@ -1,6 +1,11 @@
 //! `cosocket.buffer()` as Lua sees it: a userdata that holds a [`Buffer`].
 
-use std::{cell::RefCell, ffi::c_int, mem::size_of, ptr};
+use std::{
+    cell::{Cell as Counter, RefCell},
+    ffi::c_int,
+    mem::{offset_of, size_of},
+    ptr,
+};
 
 use mlua::{AnyUserData, FromLua, Lua, Table, Value, ffi as lua, state::RawLua};
 
@@ -14,6 +19,14 @@ const METATABLE: &str = "moonwire.buffer";
 struct Cell {
     magic: u64,
     buffer: RefCell<Buffer>,
+    /// Counts how often somebody has come to the buffer.
+    touches: Counter<u32>,
+}
+
+impl Cell {
+    fn touch(&self) {
+        self.touches.set(self.touches.get().wrapping_add(1));
+    }
 }
 
 /// A buffer that a script handed to a codec.
@@ -48,6 +61,7 @@ impl BufferRef {
         // SAFETY: `from_lua` saw the magic, userdata never moves, and the handle keeps it alive.
         // A finalised one holds an empty buffer.
         let cell = unsafe { &*self.0.to_pointer().cast::<Cell>() };
+        cell.touch();
         work(&mut cell.buffer.borrow_mut())
     }
 }
@@ -99,7 +113,19 @@ pub(crate) unsafe fn to_buffer(state: *mut lua::lua_State, index: c_int) -> *con
         return ptr::null();
     }
     // SAFETY: `to_cell` saw the magic.
-    unsafe { &raw const (*cell).buffer }
+    unsafe {
+        (*cell).touch();
+        &raw const (*cell).buffer
+    }
+}
+
+/// How often somebody has come to a buffer, if only to look. Nobody changes one without coming to it first.
+///
+/// # Safety
+/// `buffer` is one that [`to_buffer`] answered, and alive.
+pub(super) unsafe fn touches(buffer: *const RefCell<Buffer>) -> u32 {
+    // SAFETY: by the contract above it stands in a `Cell`.
+    unsafe { (*buffer.byte_sub(offset_of!(Cell, buffer)).cast::<Cell>()).touches.get() }
 }
 
 unsafe fn to_cell(state: *mut lua::lua_State, index: c_int) -> *const Cell {
@@ -134,7 +160,7 @@ unsafe extern "C-unwind" fn new(state: Raw) -> c_int {
             _ => &raw const *b"",
         };
         let cell = lua::lua_newuserdatauv(state, size_of::<Cell>(), 0).cast::<Cell>();
-        cell.write(Cell { magic: MAGIC, buffer: RefCell::new(Buffer::new()) });
+        cell.write(Cell { magic: MAGIC, buffer: RefCell::new(Buffer::new()), touches: Counter::new(0) });
         lua::luaL_setmetatable(state, c"moonwire.buffer".as_ptr());
         let answer = guarded(|| {
             (*cell).buffer.borrow_mut().extend(&*text);

@@ -20,6 +20,7 @@ mod errors;
 mod handle;
 #[cfg(target_os = "linux")]
 mod hog;
+mod native;
 mod primitives;
 mod socket;
 mod stream;
@@ -31,6 +32,7 @@ pub(crate) use buffer::install as install_buffer;
 pub(crate) use coroutine::install as install_coroutine;
 #[cfg(target_os = "linux")]
 pub(crate) use hog::HogWatch;
+pub use native::{Arguments, FIELDS_MAX, Native, Outcome, Record, native_function};
 pub(crate) use primitives::install as install_primitives;
 pub(crate) use socket::{NewSocket, SocketRef, SocketType, install as install_sockets, kind_of, push_socket};
 pub(crate) use task::{TaskRef, install as install_tasks};

@@ -191,6 +191,7 @@ fn try_fill(
         let Some(Socket::Stream(stream)) = sockets.get_mut(id) else { return Err(closed(op)) };
         let result = stream.fill(op, &mut into.borrow_mut(), pool, scratch);
         core.flush_handshake(id);
+        core.scheduler.spend(*result.as_ref().unwrap_or(&0));
         result.map_err(|read| match read {
             Read::Failed(error) => Attempt::Failed(error),
             Read::Bytes(..) | Read::Blocked => {

@@ -12,8 +12,8 @@ use crate::{
 /// Bytes gathered before they are sent although the task has not parked.
 const CORKED_MAX: usize = 16 * 1024;
 
-/// Bytes one `fill` or `turn` takes before others get their turn.
-const TURN_MAX: usize = 256 * 1024;
+/// Bytes one `fill` or `turn` takes: what was just read is still in the processor's cache when it is looked at.
+const TURN_MAX: usize = 64 * 1024;
 
 /// What a reader waits for.
 #[derive(Debug, Clone, Copy)]

@@ -46,7 +46,7 @@ pub fn encode_publish(
     packet_max: usize,
 ) -> Result<(), Fault> {
     let Publish { topic, payload, qos, retain, dup, packet_id, properties } = *publish;
-    wire::text(topic.as_bytes(), "topic")?;
+    wire::no_null(topic.as_bytes(), "topic")?;
     if topic.len() > wire::LENGTH_MAX {
         return Err(Fault::too_large(format!("topic: {} bytes, at most {}", topic.len(), wire::LENGTH_MAX)));
     }
@@ -77,11 +77,14 @@ pub fn encode_publish(
     header(out, PacketType::Publish, first, size, packet_max)?;
     out.extend(&(topic.len() as u16).to_be_bytes());
     out.extend(topic.as_bytes());
-    if qos > 0 {
-        out.extend(&packet_id.to_be_bytes());
+    // Few large pieces are appended sooner than many small ones.
+    let [high, low] = packet_id.to_be_bytes();
+    let [a, b, c, d] = length;
+    let middle = [high, low, a, b, c, d];
+    out.extend(&middle[2 - id_size..2 + length_size]);
+    if !property_wire.is_empty() {
+        out.extend(property_wire);
     }
-    out.extend(&length[..length_size]);
-    out.extend(property_wire);
     out.extend(payload);
     Ok(())
 }
@@ -107,8 +110,8 @@ fn header(out: &mut Buffer, kind: PacketType, first: u8, remaining: usize, packe
         return Err(Fault::too_large(format!("{}: {size} bytes, at most {packet_max}", kind.name())));
     }
     out.reserve(size);
-    out.extend(&[first]);
-    out.extend(&length[..length_size]);
+    let [a, b, c, d] = length;
+    out.extend(&[first, a, b, c, d][..1 + length_size]);
     Ok(())
 }
 

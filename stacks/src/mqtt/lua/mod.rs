@@ -4,13 +4,15 @@
 //! collection runs may touch the buffer.
 
 mod from_lua;
+mod hot;
 mod to_lua;
 
 use std::mem;
 
 use moonwire_runtime::{
     Buffer, BufferRef, Error,
-    mlua::{self, BorrowedBytes, Lua, LuaString, Table, Value},
+    mlua::{self, BorrowedBytes, Function, Lua, LuaString, Table, Value},
+    native_function,
 };
 
 use super::{
@@ -25,15 +27,12 @@ use to_lua::Names;
 
 /// Makes the module.
 pub fn module(lua: &Lua) -> mlua::Result<Value> {
-    let names = Names::new(lua)?;
-    let exports = lua.create_table()?;
-    exports.raw_set(
-        "decode",
-        lua.create_function(move |lua, (buffer, version, packet_max): (BufferRef, Option<u8>, Option<usize>)| {
-            let version = version.map(known).transpose()?;
-            decode_one(lua, &names, &buffer, version, packet_max.unwrap_or(PACKET_MAX))
-        })?,
-    )?;
+    let exports = slow(lua)?;
+    let beside = |name: &str| exports.raw_get::<Function>(name);
+    exports.raw_set("decode", native_function::<hot::Decode>(lua, &beside("decode")?)?)?;
+    exports.raw_set("encode_publish", native_function::<hot::EncodePublish>(lua, &beside("encode_publish")?)?)?;
+    exports.raw_set("encode_ack", native_function::<hot::EncodeAck>(lua, &beside("encode_ack")?)?)?;
+    exports.raw_set("matches", native_function::<hot::Matches>(lua, &beside("matches")?)?)?;
     exports.raw_set(
         "encode",
         lua.create_function(|_, (buffer, packet, version, packet_max): (BufferRef, Table, u8, Option<usize>)| {
@@ -43,16 +42,8 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
             }))
         })?,
     )?;
-    exports.raw_set("encode_publish", lua.create_function(publish)?)?;
-    exports.raw_set("encode_ack", lua.create_function(ack)?)?;
     exports.raw_set("valid_topic", lua.create_function(|_, name: LuaString| Ok(is_topic(&name.as_bytes())))?)?;
     exports.raw_set("valid_filter", lua.create_function(|_, filter: LuaString| Ok(is_filter(&filter.as_bytes())))?)?;
-    exports.raw_set(
-        "matches",
-        lua.create_function(|_, (filter, name): (LuaString, LuaString)| {
-            Ok(topic::matches(&filter.as_bytes(), &name.as_bytes()))
-        })?,
-    )?;
     exports.raw_set(
         "reason",
         lua.create_function(|_, (code, version): (u8, Option<u8>)| {
@@ -64,6 +55,30 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
     )?;
     Ok(Value::Table(exports))
 }
+
+/// The whole of what [`hot`] does the usual part of.
+pub(super) fn slow(lua: &Lua) -> mlua::Result<Table> {
+    let functions = lua.create_table()?;
+    let names = Names::new(lua)?;
+    functions.raw_set(
+        "decode",
+        lua.create_function(move |lua, (buffer, version, packet_max): DecodeArguments| {
+            let version = version.map(known).transpose()?;
+            decode_one(lua, &names, &buffer, version, packet_max.unwrap_or(PACKET_MAX))
+        })?,
+    )?;
+    functions.raw_set("encode_publish", lua.create_function(publish)?)?;
+    functions.raw_set("encode_ack", lua.create_function(ack)?)?;
+    functions.raw_set(
+        "matches",
+        lua.create_function(|_, (filter, name): (LuaString, LuaString)| {
+            Ok(topic::matches(&filter.as_bytes(), &name.as_bytes()))
+        })?,
+    )?;
+    Ok(functions)
+}
+
+type DecodeArguments = (BufferRef, Option<u8>, Option<usize>);
 
 /// The version a script named by its level.
 fn known(level: u8) -> mlua::Result<Version> {
@@ -147,12 +162,8 @@ fn ack(
     _: &Lua,
     (buffer, version, kind, packet_id, reason_code): (BufferRef, u8, LuaString, u16, Option<u8>),
 ) -> mlua::Result<Result<bool, Error>> {
-    let kind = match &*kind.as_bytes() {
-        b"puback" => PacketType::Puback,
-        b"pubrec" => PacketType::Pubrec,
-        b"pubrel" => PacketType::Pubrel,
-        b"pubcomp" => PacketType::Pubcomp,
-        _ => return Err(mlua::Error::runtime("type: \"puback\", \"pubrec\", \"pubrel\" or \"pubcomp\"")),
+    let Some(kind) = hot::ack_type(&kind.as_bytes()) else {
+        return Err(mlua::Error::runtime("type: \"puback\", \"pubrec\", \"pubrel\" or \"pubcomp\""));
     };
     let version = known(version)?;
     let outcome = buffer.with(|out| encode_ack(out, kind, packet_id, reason_code.unwrap_or(0), version));
