@@ -4,6 +4,7 @@
 //! command and programs that embed the stacks start from it.
 
 pub mod http1;
+pub mod mail;
 pub mod mqtt;
 mod native;
 pub mod websocket;
@@ -20,4 +21,5 @@ pub fn builder() -> Builder {
         .module("http.codec", http1::lua::module)
         .module("mqtt.codec", mqtt::lua::module)
         .module("websocket.codec", websocket::lua::module)
+        .module("smtp.codec", mail::lua::module)
 }

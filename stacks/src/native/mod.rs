@@ -3,7 +3,7 @@
 //! Each file has one function `module` that builds the table Lua sees; what is below it knows no Lua
 //! where that is possible. None of them parks.
 
-mod arguments;
+pub(crate) mod arguments;
 mod compress;
 mod crypto;
 mod encoding;

@@ -1,0 +1,55 @@
+--- smtp: mail from a device, delivered safely.
+---
+---     local smtp = require("smtp")
+---
+---     assert(smtp.send("smtp://device:secret@mail.example", {
+---       from = "Hall 3 <hall3@example.org>",
+---       to = "service@example.org",
+---       subject = "Störung",
+---       text = "Pump 7 does not answer.",
+---       attachments = { "/var/log/pump7.log" },
+---     }))
+---
+--- `smtp://` is TLS by STARTTLS (port 587) unless told otherwise, `smtps://` is TLS from the first byte (port 465). A
+--- password is never sent without TLS. Errors have the server's own words: `code` (550), `status` ("5.1.1"), `reason`;
+--- `retry` says whether the same may go well later.
+
+local address = require("smtp.address")
+local client = require("smtp.client")
+local pool = require("smtp.pool")
+
+local smtp = {}
+
+--- Connects, begins TLS, and logs in.
+---@async
+---@param where string|cosocket.Stream `smtp://user:password@host:port`, `smtps://...`, or a connected stream.
+---@param options? smtp.Options
+---@return smtp.Client? client
+---@return cosocket.Error? err `resolve`, `connect`, `tls`, `timeout`, `refused` with `code` and `status`, `protocol`
+function smtp.connect(where, options)
+  return client.connect(client.target("smtp.connect", where, options))
+end
+
+--- Sends one message over a connection of its own.
+---@async
+---@param where string|cosocket.Stream
+---@param message smtp.Message
+---@param options? smtp.Options
+---@return smtp.Result? result
+---@return cosocket.Error? err
+function smtp.send(where, message, options)
+  local one, err = client.connect(client.target("smtp.send", where, options))
+  if not one then return nil, err end
+  local result
+  result, err = one:send(message)
+  one:close()
+  return result, err
+end
+
+--- Connections that are opened when they are needed, kept, and opened again when the server has closed them.
+smtp.pool = pool.new
+
+--- Takes an address apart, and checks it: `"Jo Doe <jo@example.org>"`.
+smtp.parse_address = address.parse
+
+return smtp
