@@ -119,6 +119,40 @@ function mqtt_peer.scripted(options, script, connack)
   return client, err, server, task
 end
 
+--- A server on the loopback: `script(server, number)` runs for each connection, one after another, from its CONNECT on,
+--- and the connection is closed when it returns.
+---@param script fun(server: test.mqtt_peer.Server, number: integer)
+---@return string url
+---@return cosocket.Listener listener
+function mqtt_peer.listening(script)
+  local listener = assert(cosocket.listen("tcp://127.0.0.1:0"))
+  cosocket.spawn("scripted MQTT listener", function()
+    local number = 0
+    while true do
+      local stream = listener:accept()
+      if not stream then return end
+      number = number + 1
+      local server <close> = mqtt_peer.server(stream)
+      server:expect("connect")
+      script(server, number)
+    end
+  end)
+  return "mqtt://" .. listener:local_address(), listener
+end
+
+function Server:__close()
+  self.stream:close()
+end
+
+--- Accepts the client.
+---@async
+---@param connack? table
+function Server:accept(connack)
+  local answer = { type = "connack" }
+  for name, value in pairs(connack or {}) do answer[name] = value end
+  self:send(answer)
+end
+
 --- A development broker that listens nowhere, and a function that connects a client to it.
 ---@param options? mqtt.BrokerOptions
 ---@return mqtt.Broker broker
