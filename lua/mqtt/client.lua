@@ -458,7 +458,9 @@ end
 ---@return true
 function Client:acknowledge(message, reason_code)
   if type(message) ~= "table" or message.type ~= "publish" then error("acknowledge: a received message is wanted", 2) end
-  if reason_code ~= nil and (math.type(reason_code) ~= "integer" or not codec.reason(reason_code)) then
+  local known = reason_code == nil
+    or (math.type(reason_code) == "integer" and reason_code >= 0 and reason_code <= 255 and codec.reason(reason_code))
+  if not known then
     error("acknowledge: reason_code must be a reason code of PUBACK", 2)
   end
   self.delivery:acknowledge_by_hand(message, reason_code)

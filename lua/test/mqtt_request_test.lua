@@ -9,7 +9,8 @@ log.level("off")
 return {
   ["a request gets the response that belongs to it, whatever their order"] = function()
     local one, connect = mqtt_peer.broker()
-    local device <close>, asker <close> = connect({ client_id = "device" }), connect({ client_id = "a+b/#" })
+    local device <close> = connect({ client_id = "device" })
+    local asker <close> = connect({ client_id = "a+b/#" })
     assert(device:subscribe("cmd/+", { qos = 1, concurrency = 10 }, function(message)
       -- The first to ask is answered last.
       cosocket.sleep(1 / tonumber(message.payload))
@@ -61,7 +62,8 @@ return {
 
   ["wrong requests raise, and what cannot be is refused"] = function()
     local one, connect = mqtt_peer.broker()
-    local client <close>, old <close> = connect(), connect({ version = "3.1.1" })
+    local client <close> = connect()
+    local old <close> = connect({ version = "3.1.1" })
     test.raises("timeout must be a number", client.request, client, "t", "", { timeout = "5" })
     test.raises("are chosen for each request", client.request, client, "t", "", { correlation = "x" })
     test.raises("unknown option", client.request, client, "t", "", { tiemout = 1 })
