@@ -30,9 +30,10 @@
 //!
 //! The rooms, from the kernel up: `reactor` (descriptors and events), `socket` (streams, listeners,
 //! datagrams, TLS), `dial` and `resolve` (from a name to a connection), `scheduler` and `clock`
-//! (tasks and time), `ffi` (raw Lua functions that try and park; the only unsafe code), `lua` and
+//! (tasks and time), [`blocking`] (work on threads), `ffi` (raw Lua functions that try and park; the only unsafe code), `lua` and
 //! `prelude.lua` (what scripts see), `runtime` (the loop).
 
+pub mod blocking;
 mod buffer;
 mod clock;
 mod dial;

@@ -744,6 +744,23 @@ function Udp:send_to(data, address)
   return ok, err
 end
 
+-- Work on threads ---------------------------------------------------------------
+
+local may_wait, promise_wait, promise_take = native.may_wait, native.promise_wait, native.promise_take
+
+--- Makes a function that parks of `begin`, which starts work on a thread and answers a ticket.
+function native.blocking(place, begin)
+  return function(...)
+    local ok, err = may_wait(place)
+    if not ok then return nil, err end
+    local ticket, why = blame(2, begin(...))
+    if not ticket then return nil, why end
+    ok, err = promise_wait(place, ticket)
+    if not ok then return nil, err end
+    return blame(1, promise_take(ticket))
+  end
+end
+
 -- Coroutines, require and friends ---------------------------------------------
 
 local stock_status, stock_close = coroutine.status, coroutine.close

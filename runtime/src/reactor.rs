@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream, unix::SourceFd};
 use slotmap::{Key, KeyData, SlotMap};
 
 use crate::{
+    blocking::Promises,
     clock::{Nanos, seconds},
     dial::{Dial, DialId, STAGGER},
     error::{Error, Kind},
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     unflushed: Vec<SocketId>,
     pub(crate) configs: tls::Configs,
     pub(crate) resolver: Resolver,
+    pub(crate) promises: Promises,
     pub(crate) waker: Arc<Waker>,
     /// Closed streams that still send.
     lingering: usize,
@@ -62,6 +64,7 @@ impl Core {
             unflushed: Vec::new(),
             configs: tls::Configs::default(),
             resolver: Resolver::new(waker.clone()),
+            promises: Promises::new(waker.clone()),
             waker,
             lingering: 0,
             signalled: false,
@@ -295,6 +298,8 @@ impl Core {
             },
             Wait::Dial(id) if gave_up => self.drop_dial(id),
             Wait::Dial(_) => {}
+            Wait::Promise(id) if gave_up => self.promises.forget(id),
+            Wait::Promise(_) => {}
             Wait::Task(id) => {
                 if let Some(extra) = self.scheduler.tasks.get_mut(id).and_then(|task| task.extra.as_mut()) {
                     extra.joiners.retain(|joiner| *joiner != task);
@@ -497,6 +502,9 @@ impl Core {
                             self.wake(task, Outcome::Go);
                         }
                     }
+                    for task in self.promises.collect() {
+                        self.wake(task, Outcome::Go);
+                    }
                 }
                 SIGNALS => self.signalled = true,
                 Token(token) => self.dispatch(KeyData::from_ffi(token as u64).into(), event),
@@ -564,10 +572,15 @@ impl Core {
         }
         self.scheduler.tasks.values().any(|task| match task.wait {
             Wait::Socket(id) => !matches!(self.sockets.get(id), Some(Socket::Stream(stream)) if stream.paired),
-            Wait::Dial(_) | Wait::Resolver => true,
+            Wait::Dial(_) | Wait::Resolver | Wait::Promise(_) => true,
             Wait::Nothing => task.op == Op::Select && self.is_selecting_outside(),
             Wait::Task(_) | Wait::Group(_) => false,
         })
+    }
+
+    /// Whether a thread of this process, which takes real time, will end someone's wait.
+    pub(crate) fn waits_for_thread(&self) -> bool {
+        self.scheduler.tasks.values().any(|task| matches!(task.wait, Wait::Promise(_)))
     }
 
     /// Whether a socket whose other end is outside this process is in someone's `select`.
@@ -630,6 +643,10 @@ impl Core {
             Wait::Task(id) => {
                 self.scheduler.tasks.get(id).map(|task| format!(", for {}", task.label())).unwrap_or_default()
             }
+            Wait::Promise(id) => match self.promises.about(id) {
+                "" => String::new(),
+                about => format!(", {about}"),
+            },
             Wait::Nothing | Wait::Resolver | Wait::Group(_) => String::new(),
         }
     }

@@ -541,7 +541,13 @@ impl Runtime {
             let limit = core.scheduler.clock.until(next);
             core.poll(limit).map_err(failed)?;
         } else if core.poll(Some(Duration::ZERO)).map_err(failed)? == 0 && core.scheduler.ready.is_empty() {
-            // Bytes from outside take real time; nothing else does.
+            // Bytes from outside take real time, and so do threads; nothing else does.
+            if core.waits_for_thread() {
+                // Its answer will come: no time passes meanwhile.
+                core.poll(None).map_err(failed)?;
+                core.fire_timers();
+                return Ok(());
+            }
             let outside = core.waits_for_outside();
             if next == NEVER && !outside {
                 return Err(RunError::Deadlock(core.describe_tasks()));
@@ -560,6 +566,7 @@ impl Runtime {
         let left: Vec<TaskId> = {
             let mut core = self.shared.core.borrow_mut();
             core.give_up_lingering();
+            core.promises.forget_all();
             core.scheduler.ready.clear();
             core.scheduler.tasks.iter().filter(|(_, task)| !task.state.has_ended()).map(|(id, _)| id).collect()
         };

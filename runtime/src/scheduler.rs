@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use slotmap::{SlotMap, new_key_type};
 
 use crate::{
+    blocking::PromiseId,
     clock::{Clock, NEVER, Nanos, Timers},
     dial::DialId,
     ffi::Thread,
@@ -36,11 +37,18 @@ pub(crate) const IGNORED_MAX: u16 = 1000;
 macro_rules! operations {
     ($($name:ident $text:literal,)*) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Op { $($name,)* }
+        pub(crate) enum Op {
+            $($name,)*
+            /// A native module's function that has its work done on a thread.
+            Native(&'static str),
+        }
 
         impl Op {
             pub(crate) const fn as_str(self) -> &'static str {
-                match self { $(Op::$name => $text,)* }
+                match self {
+                    $(Op::$name => $text,)*
+                    Op::Native(name) => name,
+                }
             }
 
             /// The operation that prelude code calls `name`.
@@ -133,6 +141,8 @@ pub(crate) enum Wait {
     Resolver,
     Task(TaskId),
     Group(GroupId),
+    /// A thread, by way of what it has promised.
+    Promise(PromiseId),
 }
 
 /// What few tasks have.

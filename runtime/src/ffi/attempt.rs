@@ -2,6 +2,7 @@
 
 use super::{Answer, Failure, Name};
 use crate::{
+    blocking::PromiseId,
     clock::{NEVER, Nanos},
     dial::DialId,
     error::{Code, Error, Kind},
@@ -29,6 +30,7 @@ pub(crate) enum Need {
     Resolver,
     Join(TaskId),
     Group(GroupId),
+    Promise(PromiseId),
     /// Someone who knows the task.
     Nothing,
 }
@@ -76,40 +78,12 @@ impl Shared {
 
     /// Registers a wait, or says why there can be none.
     fn begin_wait(&self, core: &mut Core, op: Op, need: Need, until: Nanos, yieldable: bool) -> Answer {
-        let Some(me) = core.scheduler.current else {
-            return Answer::Raise("cannot wait here: this code does not run in a task");
-        };
-        if !yieldable {
-            return Answer::Unyieldable;
-        }
-        let now = core.scheduler.clock.now();
         // A group waits for its children whatever happens: they have been told to end.
         let shielded = matches!(need, Need::Group(_));
-        if let Some(task) = core.scheduler.tasks.get_mut(me)
-            && !shielded
-        {
-            let (is_to_end, is_late) = (task.is_to_end(), task.deadline() <= now);
-            if is_to_end || is_late {
-                task.ignored += 1;
-                // A timeout is answered first, and raised to those who do not look at answers.
-                if task.ignored > if is_to_end { IGNORED_MAX } else { 2 * IGNORED_MAX } {
-                    // It catches the error and goes on regardless: the loop ends it by force.
-                    task.doom();
-                    core.scheduler.park(op, Wait::Nothing, NEVER);
-                    return Answer::Park;
-                }
-            }
-            if is_to_end {
-                return self.throw(cancelled(op));
-            }
-            if is_late {
-                return match task.ignored > IGNORED_MAX {
-                    true => self.throw(timed_out(op)),
-                    false => self.fail(timed_out(op)),
-                };
-            }
-            task.ignored = 0;
+        if let Some(refusal) = self.refuse_wait(core, op, yieldable, shielded) {
+            return refusal;
         }
+        let me = core.scheduler.current.unwrap_or_default();
         let wait = match need {
             Need::Reader(id) | Need::Writer(id) | Need::Both(id) => {
                 core.wait_on_socket(id, me, !matches!(need, Need::Writer(_)), !matches!(need, Need::Reader(_)));
@@ -134,10 +108,58 @@ impl Shared {
                 }
                 Wait::Group(id)
             }
+            Need::Promise(id) => {
+                core.promises.wait(id, me);
+                Wait::Promise(id)
+            }
             Need::Nothing => Wait::Nothing,
         };
         core.scheduler.park(op, wait, until);
         Answer::Park
+    }
+
+    /// Why the running task may not wait now, if so.
+    fn refuse_wait(&self, core: &mut Core, op: Op, yieldable: bool, shielded: bool) -> Option<Answer> {
+        let Some(me) = core.scheduler.current else {
+            return Some(Answer::Raise("cannot wait here: this code does not run in a task"));
+        };
+        if !yieldable {
+            return Some(Answer::Unyieldable);
+        }
+        let now = core.scheduler.clock.now();
+        if let Some(task) = core.scheduler.tasks.get_mut(me)
+            && !shielded
+        {
+            let (is_to_end, is_late) = (task.is_to_end(), task.deadline() <= now);
+            if is_to_end || is_late {
+                task.ignored += 1;
+                // A timeout is answered first, and raised to those who do not look at answers.
+                if task.ignored > if is_to_end { IGNORED_MAX } else { 2 * IGNORED_MAX } {
+                    // It catches the error and goes on regardless: the loop ends it by force.
+                    task.doom();
+                    core.scheduler.park(op, Wait::Nothing, NEVER);
+                    return Some(Answer::Park);
+                }
+            }
+            if is_to_end {
+                return Some(self.throw(cancelled(op)));
+            }
+            if is_late {
+                return Some(match task.ignored > IGNORED_MAX {
+                    true => self.throw(timed_out(op)),
+                    false => self.fail(timed_out(op)),
+                });
+            }
+            task.ignored = 0;
+        }
+        None
+    }
+
+    /// Whether the running task may wait now: `true`, or what a wait would answer. To be asked before work is
+    /// started that could not be waited for.
+    pub(crate) fn may_wait(&self, op: Op, yieldable: bool) -> Answer {
+        let mut core = self.core.borrow_mut();
+        self.refuse_wait(&mut core, op, yieldable, false).unwrap_or(Answer::True)
     }
 
     /// An error as an answer.

@@ -10,6 +10,7 @@ use super::{
     raise_argument, shared, socket::parking, timed_out, turn::task_thread,
 };
 use crate::{
+    blocking::PromiseId,
     clock::{NEVER, nanos},
     scheduler::{Op, Outcome, State, TaskId},
     shared::Grave,
@@ -252,9 +253,43 @@ parking!(resolve, resolve_k, |state, again| {
     })
 });
 
+/// `may_wait(place)`: whether the function at `place` may wait now; ends as its wait would if not.
+unsafe extern "C-unwind" fn may_wait(state: Raw) -> c_int {
+    // SAFETY: rules of this module.
+    unsafe {
+        let place = check_integer(state, 1);
+        let yieldable = can_yield(state);
+        let answer = guarded(|| {
+            let shared = shared(state);
+            let op = Op::Native(shared.core.borrow().promises.op(place));
+            shared.may_wait(op, yieldable)
+        });
+        // It parks only to be ended by force.
+        finish(state, answer, 0, promise_wait_k)
+    }
+}
+
+parking!(promise_wait, promise_wait_k, |state, again| {
+    let place = check_integer(state, 1);
+    let id: PromiseId = KeyData::from_ffi(check_integer(state, 2) as u64).into();
+    let yieldable = can_yield(state);
+    guarded(|| {
+        let shared = shared(state);
+        let op = Op::Native(shared.core.borrow().promises.op(place));
+        let answer = shared.attempt(op, again, yieldable, |core, _| match core.promises.is_settled(id) {
+            true => Attempt::Done(Answer::True),
+            false => Attempt::Wait(Need::Promise(id), NEVER),
+        });
+        if !matches!(answer, Answer::True | Answer::Park) {
+            shared.core.borrow_mut().promises.forget(id);
+        }
+        answer
+    })
+});
+
 /// Answers the table of primitives.
 pub(crate) fn install(lua: &Lua) -> mlua::Result<Table> {
-    let functions: [(&str, lua::lua_CFunction); 10] = [
+    let functions: [(&str, lua::lua_CFunction); 12] = [
         ("sleep", sleep),
         ("park", park),
         ("wake", wake),
@@ -265,6 +300,8 @@ pub(crate) fn install(lua: &Lua) -> mlua::Result<Table> {
         ("raise_failure", raise_failure),
         ("dial", dial),
         ("resolve", resolve),
+        ("may_wait", may_wait),
+        ("promise_wait", promise_wait),
     ];
     let primitives = lua.create_table()?;
     for (name, function) in functions {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use crate::{
+    blocking,
     error::{self, Error, Kind},
     ffi,
     runtime::Control,
@@ -55,9 +56,12 @@ pub(crate) fn install(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>) -> 
     task::add_task_primitives(lua, shared, &native)?;
     socket::add_primitives(lua, shared, &native)?;
     task::add_control(lua, shared, control, &native)?;
+    blocking::install(lua, shared, &native)?;
 
     lua.register_module("cosocket", &cosocket)?;
-    lua.load(PRELUDE).set_name("=[cosocket]").call((native, cosocket))
+    let stop = lua.load(PRELUDE).set_name("=[cosocket]").call((&native, cosocket))?;
+    blocking::install_parking(lua, &native)?;
+    Ok(stop)
 }
 
 /// Adds `name` to `table`, a function that gets the shared state.
@@ -74,6 +78,20 @@ where
     A: mlua::FromLuaMulti,
     R: mlua::IntoLuaMulti,
 {
+    table.raw_set(name, checked(lua, shared, name, function)?)
+}
+
+/// Such a function by itself.
+pub(crate) fn checked<A, R>(
+    lua: &Lua,
+    shared: &Rc<Shared>,
+    name: &'static str,
+    function: impl Fn(&Lua, &Shared, A) -> mlua::Result<R> + 'static,
+) -> mlua::Result<Function>
+where
+    A: mlua::FromLuaMulti,
+    R: mlua::IntoLuaMulti,
+{
     let shared = shared.clone();
     let checked = move |lua: &Lua, arguments: MultiValue| {
         let is_method = matches!(arguments.front(), Some(Value::UserData(_)));
@@ -86,7 +104,7 @@ where
             },
         }
     };
-    table.raw_set(name, lua.create_function(checked)?)
+    lua.create_function(checked)
 }
 
 /// What is wrong with an argument, if that is what `error` says. In a method call people do not count

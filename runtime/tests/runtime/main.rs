@@ -1,5 +1,6 @@
 //! Promises of the runtime that need certificates, processes or several threads. The others are in `lua/test`.
 
+mod blocking;
 mod descriptors;
 mod failures;
 mod stop;

@@ -1,7 +1,7 @@
-//! Native modules that scripts reach by `require`: data formats, digests, URLs, the log.
+//! Native modules that scripts reach by `require`: data formats, digests, URLs, the log, the database.
 //!
 //! Each file has one function `module` that builds the table Lua sees; what is below it knows no Lua
-//! where that is possible. None of them parks.
+//! where that is possible. `sqlite` alone parks.
 
 pub(crate) mod arguments;
 mod compress;
@@ -10,6 +10,7 @@ mod encoding;
 mod json;
 mod log;
 mod public_suffix;
+mod sqlite;
 mod url;
 
 pub(crate) use arguments::misuse;
@@ -21,7 +22,7 @@ use moonwire_runtime::{
 /// `builder` with the native modules added.
 pub(crate) fn register(builder: Builder) -> Builder {
     type Load = fn(&Lua) -> Result<Table>;
-    let modules: [(&str, Load); 8] = [
+    let modules: [(&str, Load); 9] = [
         ("json", json::module),
         ("base64", encoding::base64),
         ("hex", encoding::hex),
@@ -30,6 +31,7 @@ pub(crate) fn register(builder: Builder) -> Builder {
         ("log", log::module),
         ("compress", compress::module),
         ("public_suffix", public_suffix::module),
+        ("sqlite", sqlite::module),
     ];
     modules
         .into_iter()
