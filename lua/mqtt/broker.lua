@@ -1,410 +1,253 @@
---- A small MQTT broker in the same process, for development and tests. NOT for production: it keeps everything in
---- memory, remembers no session, knows no permissions beyond `authenticate`, and looks at every subscription.
+--- An MQTT broker in the same process: a peer for scripts that are being written, and for tests. It is NOT for
+--- production: everything is in memory and ends with the process, one loop serves everybody, and nobody is forbidden
+--- anything unless a callback does.
 ---
----     local broker = assert(require("mqtt.broker").listen("tcp://127.0.0.1:0"))
----     local client = assert(require("mqtt").connect("mqtt://" .. broker:address()))
+---     local broker <close> = assert(require("mqtt.broker").listen("tcp://127.0.0.1:0"))
+---     local client <close> = assert(require("mqtt").connect(broker:url()))
 ---
---- MQTT 3.1.1 and 5, QoS 0 and 1, retained messages, wildcards, wills, keep alive, TLS.
+--- MQTT 3.1.1 and 5, both to the full: QoS 0, 1 and 2; sessions that outlive connections, with what was published
+--- meanwhile; retained messages; wills, at once or with a delay; shared subscriptions, in both versions; subscription
+--- identifiers and options; topic aliases and flow control both ways; expiry of messages and sessions; enhanced
+--- authentication; TCP, TLS and unix sockets, and any stream that is handed to `serve`.
+---
+--- How clients take a server that can less is seen with the options from `maximum_qos` on; how they take one that
+--- goes astray, with `on_packet`, `drop`, `kill` and `snapshot`:
+---
+---     -- Every second PUBACK is lost.
+---     local count = 0
+---     broker:on_packet(function(packet, direction)
+---       if direction ~= "send" or packet.type ~= "puback" then return nil end
+---       count = count + 1
+---       if count % 2 == 0 then return "drop" end
+---     end)
+---
+---     -- The broker dies, and comes back at the same address with what it knew before.
+---     local address, state = broker:address(), broker:snapshot()
+---     broker:kill()
+---     broker = assert(require("mqtt.broker").listen("tcp://" .. address, { state = state }))
 
 local codec = require("mqtt.codec")
+local connections = require("mqtt.broker.connection")
 local cosocket = require("cosocket")
-local drive = require("net.drive")
 local log = require("log").new("mqtt.broker")
+local publication = require("mqtt.publication")
 local reason = require("mqtt.reason")
-local server_session = require("mqtt.server_session")
+local retained = require("mqtt.broker.retained")
+local sessions = require("mqtt.broker.sessions")
+local subscriptions = require("mqtt.broker.subscriptions")
 
-local now = cosocket.now
+local message_of = require("mqtt.broker.session").message
 
---- Bytes that may wait for one client; more QoS 0 messages are dropped.
-local QUEUE_MAX = 1048576
---- QoS 1 messages that may wait for one client; then it is too slow and is disconnected.
-local WAITING_MAX = 10000
---- Topics whose messages are retained.
-local RETAINED_MAX = 100000
---- Subscriptions of one client.
-local SUBSCRIPTIONS_MAX = 10000
---- Clients at a time.
-local CLIENTS_MAX = 10000
---- Seconds a parting word may take to leave.
-local GOODBYE = 2
-
----@class mqtt.BrokerOptions
----@field tls? cosocket.TlsServerOptions For an address that begins with `tls://`.
----@field authenticate? fun(client_id: string, username: string?, password: string?): boolean? Called for each client, in its own task.
----@field packet_max? integer Largest packet in bytes that is taken. Default 1048576.
----@field receive_maximum? integer QoS 1 messages a client may have unacknowledged. Default 1000.
----@field queue_max? integer Bytes that may wait for one client; more QoS 0 messages are dropped. Default 1048576.
+---@class mqtt.BrokerOptions: mqtt.ServerLimits
+---@field tls? cosocket.TlsServerOptions For addresses that begin with `tls://`.
+---@field authenticate? async fun(client_id: string, username: string?, password: string?, client: mqtt.broker.Client): (boolean|integer)?, mqtt.Properties? Whether a client may connect; an integer is the reason code of a refusal, and then properties may follow, such as `server_reference`. Called in the client's own task.
+---@field auth? table<string, async fun(exchange: mqtt.broker.Exchange): (boolean|integer)?, string?> Methods of enhanced authentication, by name: each answers as `authenticate`, and with what the client is told when it is accepted.
+---@field authorize? async fun(client: mqtt.broker.Client, action: "publish"|"subscribe", topic: string): (boolean|integer)? Whether a client may publish to a topic, or subscribe to a filter.
 ---@field server_keep_alive? integer Seconds; clients of MQTT 5 are told to use it.
+---@field session_expiry_max? integer Seconds a session may outlive its connection; clients of MQTT 5 are told. Default: what they ask for.
+---@field response_information? string What clients that ask for it make their response topics of.
+---@field on_packet? mqtt.broker.OnPacket See `Broker:on_packet`.
+---@field state? mqtt.broker.Snapshot What an earlier broker knew.
+---@field queue_max? integer Bytes that may wait for a client that is connected; more QoS 0 messages are dropped. Default 1048576.
+---@field session_queue_max? integer Messages that may wait for a client. One that is away loses what is more, one that is connected is disconnected. Default 10000.
+---@field queue_qos0? boolean Whether QoS 0 messages wait for clients that are away, too. Default `false`.
+---@field clients_max? integer Connections at a time. Default 10000.
+---@field sessions_max? integer Sessions at a time. Default 100000.
+---@field subscriptions_max? integer Subscriptions of one client. Default 10000.
+---@field retained_max? integer Topics whose messages are retained. Default 100000.
 
 local OPTIONS = {
   tls = "table",
   authenticate = "function",
+  auth = "table",
+  authorize = "function",
+  timeout = "number",
   packet_max = "integer",
   receive_maximum = "integer",
-  queue_max = "integer",
+  maximum_qos = "integer",
+  retain_available = "boolean",
+  wildcard_subscription_available = "boolean",
+  shared_subscription_available = "boolean",
+  subscription_identifier_available = "boolean",
+  topic_alias_maximum = "integer",
   server_keep_alive = "integer",
+  session_expiry_max = "integer",
+  response_information = "string",
+  on_packet = "function",
+  state = "table",
+  queue_max = "integer",
+  session_queue_max = "integer",
+  queue_qos0 = "boolean",
+  clients_max = "integer",
+  sessions_max = "integer",
+  subscriptions_max = "integer",
+  retained_max = "integer",
 }
 
---- One client that is connected.
----@class mqtt.broker.Peer
----@field stream cosocket.Stream
----@field session mqtt.ServerSession
----@field subscriptions table<string, mqtt.broker.Subscription>
----@field subscription_count integer
----@field will mqtt.Will?
----@field dropped integer
----@field verdict integer? The reason code this client is to be disconnected with.
+--- Bounds that the protocol sets.
+local RANGES = {
+  packet_max = { 1, 268435460 },
+  receive_maximum = { 1, 65535 },
+  maximum_qos = { 0, 2 },
+  topic_alias_maximum = { 0, 65535 },
+  server_keep_alive = { 0, 65535 },
+  session_expiry_max = { 0, 0xFFFFFFFF },
+}
 
----@class mqtt.broker.Subscription: mqtt.Subscription
----@field identifier integer?
-
----@class mqtt.broker.Retained
----@field message mqtt.Publish|mqtt.Will
----@field since number
+--- What a broker knew at one moment: sessions, their messages, retained messages. For `state`, in the same process.
+---@class mqtt.broker.Snapshot
+---@field package sessions mqtt.broker.SavedSession[]
+---@field package retained mqtt.broker.Message[]
 
 ---@class mqtt.Broker
----@field private listener cosocket.Listener?
+---@field options mqtt.BrokerOptions
+---@field sessions mqtt.broker.Sessions
+---@field subscriptions mqtt.broker.Subscriptions
+---@field retained mqtt.broker.Retained
+---@field connections table<mqtt.broker.Connection, true> Accepted or not yet.
+---@field connection_count integer
+---@field closed boolean
+---@field private listeners {listener: cosocket.Listener, scheme: string}[]
 ---@field private forget_stop fun()
----@field private options mqtt.BrokerOptions
----@field private peers table<string, mqtt.broker.Peer> By client identifier.
----@field private streams table<cosocket.Stream, mqtt.ServerSession> All connections, accepted or not yet.
----@field private stream_count integer
----@field private retained table<string, mqtt.broker.Retained>
----@field private retained_count integer
----@field private assigned integer
----@field private closed boolean
 local Broker = {}
 Broker.__index = Broker
 Broker.__name = "mqtt.Broker"
 
--- Sending ---------------------------------------------------------------------
-
----@param peer mqtt.broker.Peer
-local function flush(peer)
-  local output = peer.session.output
-  if #output == 0 then return end
-  peer.stream:try_flush(output)
-  if #output > 0 then peer.stream:wake() end
-end
-
---- Disconnects a client, with a reason if its version has them.
----@param peer mqtt.broker.Peer
----@param code integer
-local function expel(peer, code)
-  peer.session:disconnect(code)
-  flush(peer)
-  peer.stream:wake()
-end
-
---- The properties of a message on its way to a subscriber: unaltered [MQTT-3.3.2-4], [MQTT-3.3.2-15] to -20, but
---- for the time that has passed [MQTT-3.3.2-6] and the identifiers of the subscriptions [MQTT-3.3.4-3].
----@param message mqtt.Publish|mqtt.Will
----@param identifiers integer[]
----@param waited number
----@return mqtt.Properties?
-local function forwarded(message, identifiers, waited)
-  local given = message.properties
-  if not given and not identifiers[1] then return nil end
-  local properties = {}
-  for name, value in pairs(given or {}) do properties[name] = value end
-  properties.will_delay_interval = nil
-  if properties.message_expiry_interval then
-    properties.message_expiry_interval = math.max(0, properties.message_expiry_interval - waited // 1 | 0)
-  end
-  if identifiers[1] then properties.subscription_identifier = identifiers end
-  return properties
-end
-
----@private
----@param peer mqtt.broker.Peer
----@param message mqtt.Publish|mqtt.Will
----@param qos 0|1
----@param retain boolean
----@param identifiers integer[]
----@param waited? number
-function Broker:send(peer, message, qos, retain, identifiers, waited)
-  local session = peer.session
-  if session.state ~= "connected" then return end
-  if qos == 0 and #session.output > (self.options.queue_max or QUEUE_MAX) then
-    peer.dropped = peer.dropped + 1
-    return
-  end
-  local ok, err = session:publish(message, qos, retain, forwarded(message, identifiers, waited or 0))
-  if not ok then
-    log.error("a message could not be forwarded", { client = session.client_id, topic = message.topic, error = err })
-  elseif session.outgoing:waiting_count() > WAITING_MAX then
-    expel(peer, reason.quota_exceeded)
-  end
-  flush(peer)
-end
-
 -- Messages --------------------------------------------------------------------
 
---- Keeps the last message of a topic, or forgets it [MQTT-3.3.1-5] to [MQTT-3.3.1-7].
----@private
----@param message mqtt.Publish|mqtt.Will
----@return boolean kept
-function Broker:retain(message)
-  local topic = message.topic
-  local had = self.retained[topic] ~= nil
-  if message.payload == "" then
-    if had then
-      self.retained[topic], self.retained_count = nil, self.retained_count - 1
-    end
-    return true
+--- Takes a message in: retains it, and hands it to everybody who has subscribed.
+---@param message mqtt.broker.Message
+---@param from string? The client that published it.
+---@return integer code For its acknowledgement.
+function Broker:take(message, from)
+  if message.retain and not self.retained:set(message) then return reason.quota_exceeded end
+  local deliveries = self.subscriptions:deliveries(message, from)
+  for _, delivery in ipairs(deliveries) do
+    delivery.session:deliver(message, delivery.qos, delivery.retain, delivery.identifiers, delivery.share)
   end
-  if not had then
-    if self.retained_count >= RETAINED_MAX then return false end
-    self.retained_count = self.retained_count + 1
+  return deliveries[1] and 0 or reason.no_matching_subscribers
+end
+
+--- Publishes a message as if a client had.
+---@param topic string
+---@param payload? string
+---@param options? mqtt.PublishOptions
+---@return true? ok
+---@return cosocket.Error? err `limit`: there is no more room for retained messages.
+function Broker:publish(topic, payload, options)
+  if type(topic) ~= "string" or not codec.valid_topic(topic) then
+    error(("publish: %q is not a topic to publish to"):format(tostring(topic)), 2)
   end
-  self.retained[topic] = { message = message, since = now() }
+  if payload ~= nil and type(payload) ~= "string" then
+    error(("publish: the payload must be a string, not a %s"):format(type(payload)), 2)
+  end
+  local qos, retain, properties = publication.check("publish", options or {})
+  local message = { topic = topic, payload = payload, qos = qos, retain = retain, properties = properties }
+  if self:take(message_of(message)) == reason.quota_exceeded then
+    return nil, cosocket.error("limit", "mqtt.broker", "no more messages are retained: raise retained_max")
+  end
   return true
 end
 
---- Hands a message to everybody who has subscribed. Each gets one copy, at the highest quality of service of its
---- subscriptions that match [MQTT-3.3.4-2].
----@private
----@param message mqtt.Publish|mqtt.Will
----@param from string? The client that published it.
----@return boolean anybody
-function Broker:route(message, from)
-  local anybody = false
-  for client_id, peer in pairs(self.peers) do
-    local qos, retain, identifiers = -1, false, {}
-    for filter, subscription in pairs(peer.subscriptions) do
-      -- [MQTT-3.8.3-3]
-      local own = subscription.no_local and client_id == from
-      if not own and codec.matches(filter, message.topic) then
-        qos = math.max(qos, subscription.qos)
-        -- [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-        retain = retain or (subscription.retain_as_published and message.retain)
-        identifiers[#identifiers + 1] = subscription.identifier
-      end
-    end
-    if qos >= 0 then
-      anybody = true
-      -- [MQTT-3.8.4-8]
-      self:send(peer, message, math.min(qos, message.qos), retain, identifiers)
-    end
+-- Clients ---------------------------------------------------------------------
+
+---@class mqtt.broker.ClientStatus
+---@field client_id string
+---@field connected boolean
+---@field version 5|"3.1.1"
+---@field address string?
+---@field username string?
+---@field subscriptions string[] Sorted.
+---@field in_flight integer Messages sent to it and not acknowledged.
+---@field waiting integer Messages that wait to be sent.
+---@field dropped integer Messages that were not kept for want of room.
+---@field expires_in number? Seconds after which its session ends, while it is away; `math.huge` is never.
+
+--- Every session, of clients that are connected or away, in the order in which they began.
+---@return mqtt.broker.ClientStatus[]
+function Broker:clients()
+  local list = {}
+  for i, session in ipairs(self.sessions:all()) do
+    local client = session.connection and session.connection.client
+    local filters = {}
+    for filter in pairs(session.subscriptions) do filters[#filters + 1] = filter end
+    table.sort(filters)
+    list[i] = {
+      client_id = session.client_id,
+      connected = session.connection ~= nil,
+      version = session.version == 5 and 5 or "3.1.1",
+      address = client and client.address,
+      username = client and client.username,
+      subscriptions = filters,
+      in_flight = session.outgoing.in_flight,
+      waiting = session.outgoing:waiting_count(),
+      dropped = session.dropped,
+      expires_in = session.expires_at and session.expires_at - cosocket.now(),
+    }
   end
-  return anybody
+  return list
 end
 
----@private
----@param message mqtt.Publish|mqtt.Will
----@param from string?
----@return integer code For the PUBACK.
-function Broker:publish(message, from)
-  if message.retain and not self:retain(message) then return reason.quota_exceeded end
-  return self:route(message, from) and 0 or reason.no_matching_subscribers
+--- Disconnects a client, with a reason if it speaks MQTT 5. Its session and its will take their course.
+---@param client_id string
+---@param reason_code? integer Default 0x98, administrative action.
+---@param properties? mqtt.Properties E.g. `server_reference`, with 0x9C or 0x9D.
+---@return boolean done `false`: no such client is connected.
+---@return cosocket.Error? err The properties cannot be sent.
+function Broker:disconnect(client_id, reason_code, properties)
+  local session = self.sessions:find(client_id)
+  local connection = session and session.connection
+  if not connection then return false end
+  local ok, err = connection:disconnect(reason_code or reason.administrative_action, properties)
+  return ok or false, err
 end
 
---- Sends what is retained and matches a new subscription [MQTT-3.3.1-9] to [MQTT-3.3.1-11].
----@private
----@param peer mqtt.broker.Peer
----@param subscription mqtt.broker.Subscription
-function Broker:send_retained(peer, subscription)
-  for topic, retained in pairs(self.retained) do
-    if codec.matches(subscription.filter, topic) then
-      local message, waited = retained.message, now() - retained.since
-      local expiry = message.properties and message.properties.message_expiry_interval
-      if expiry and waited >= expiry then
-        -- [MQTT-3.3.2-5]
-        self.retained[topic], self.retained_count = nil, self.retained_count - 1
-      else
-        self:send(peer, message, math.min(subscription.qos, message.qos), true, { subscription.identifier }, waited)
-      end
-    end
+--- Cuts a client off without a word, as a broken network does.
+---@param client_id string
+---@return boolean done `false`: no such client is connected.
+function Broker:drop(client_id)
+  local session = self.sessions:find(client_id)
+  local connection = session and session.connection
+  if not connection then return false end
+  connection:drop()
+  return true
+end
+
+--- Sets what looks at every packet of every connection from now on, and may let it go astray: see
+--- `mqtt.broker.Mischief`. `nil` takes it back.
+---@param fn mqtt.broker.OnPacket?
+function Broker:on_packet(fn)
+  if fn ~= nil and type(fn) ~= "function" then
+    error(("on_packet: a function is wanted, not a %s"):format(type(fn)), 2)
   end
-end
-
--- Packets of clients ----------------------------------------------------------
-
---- What is done with each packet of a connected client.
----@type table<string, fun(broker: mqtt.Broker, peer: mqtt.broker.Peer, packet: any)>
-local RECEIVE = {}
-
-function RECEIVE.publish(broker, peer, packet)
-  local session = peer.session
-  local code = broker:publish(packet, session.client_id)
-  session:puback(packet, code)
-end
-
-function RECEIVE.subscribe(broker, peer, packet)
-  local codes, granted = {}, {}
-  local identifiers = packet.properties and packet.properties.subscription_identifier
-  for i, subscription in ipairs(packet.subscriptions) do
-    local filter = subscription.filter
-    local old = peer.subscriptions[filter]
-    if filter:find("^%$share/") then
-      codes[i] = reason.shared_subscriptions_not_supported
-    elseif not old and peer.subscription_count >= SUBSCRIPTIONS_MAX then
-      codes[i] = reason.quota_exceeded
-    else
-      subscription.qos = math.min(subscription.qos, 1)
-      subscription.identifier = identifiers and identifiers[1]
-      -- [MQTT-3.8.4-3]
-      peer.subscriptions[filter] = subscription
-      if not old then peer.subscription_count = peer.subscription_count + 1 end
-      codes[i] = subscription.qos
-      if subscription.retain_handling == 0 or (subscription.retain_handling == 1 and not old) then
-        granted[#granted + 1] = subscription
-      end
-    end
-  end
-  peer.session:suback(packet, codes)
-  for _, subscription in ipairs(granted) do broker:send_retained(peer, subscription) end
-end
-
-function RECEIVE.unsubscribe(_, peer, packet)
-  local codes = {}
-  for i, filter in ipairs(packet.filters) do
-    local had = peer.subscriptions[filter] ~= nil
-    codes[i] = had and 0 or reason.no_subscription_existed
-    if had then
-      peer.subscriptions[filter], peer.subscription_count = nil, peer.subscription_count - 1
-    end
-  end
-  peer.session:unsuback(packet, codes)
-end
-
-function RECEIVE.disconnect(_, peer, packet)
-  -- [MQTT-3.14.4-3]: only a normal goodbye takes the will back; 3.1.1 has no other [MQTT-3.14.4-3 there].
-  if packet.reason_code ~= reason.disconnect_with_will then peer.will = nil end
+  self.options.on_packet = fn
+  for connection in pairs(self.connections) do connection.wire.on_packet = fn end
 end
 
 -- Connections -----------------------------------------------------------------
 
---- The reason code a CONNECT is refused with, if it is.
----@private
 ---@async
----@param packet mqtt.Connect
----@return integer?
-function Broker:objection(packet)
-  local properties = packet.properties
-  if self.stream_count > CLIENTS_MAX then return reason.server_busy end
-  -- 3.1.1: [MQTT-3.1.3-8]
-  if packet.client_id == "" and not packet.clean_start and packet.protocol_version == 4 then
-    return reason.client_identifier_not_valid
-  end
-  -- [MQTT-4.12.0-1]
-  if properties and properties.authentication_method then return reason.bad_authentication_method end
-  -- [MQTT-3.2.2-12]
-  if packet.will and packet.will.qos > 1 then return reason.qos_not_supported end
-  local authenticate = self.options.authenticate
-  if authenticate then
-    local ok, answer = pcall(authenticate, packet.client_id, packet.username, packet.password)
-    if not ok then
-      if cosocket.is_error(answer, "cancelled") then error(answer, 0) end
-      log.error(("authenticate failed: %s"):format(tostring(answer)))
-      return reason.unspecified_error
-    end
-    if not answer then return reason.bad_user_name_or_password end
-  end
+---@param connection mqtt.broker.Connection
+local function run(connection)
+  connection:run()
 end
 
---- Answers CONNECT.
----@private
----@async
----@param peer mqtt.broker.Peer
----@param packet mqtt.Connect
----@return true? accepted
-function Broker:welcome(peer, packet)
-  local session = peer.session
-  local objection = self:objection(packet)
-  if objection then
-    session:refuse(objection)
-    return nil
-  end
-  local properties = { server_keep_alive = self.options.server_keep_alive }
-  if packet.client_id == "" then
-    -- [MQTT-3.1.3-6], [MQTT-3.2.2-16]
-    repeat
-      self.assigned = self.assigned + 1
-      session.client_id = ("auto-%d"):format(self.assigned)
-    until not self.peers[session.client_id]
-    properties.assigned_client_identifier = session.client_id
-  end
-  local old = self.peers[session.client_id]
-  if old then
-    -- [MQTT-3.1.4-3] (3.1.1: [MQTT-3.1.4-2])
-    expel(old, reason.session_taken_over)
-    self:depart(old)
-  end
-  peer.will = packet.will
-  self.peers[session.client_id] = peer
-  assert(session:accept(properties, now()))
-  return true
-end
-
---- A client has gone: its will is published, unless it took it back [MQTT-3.1.2-8]. With the session ends every
---- delay of the will.
----@private
----@param peer mqtt.broker.Peer
-function Broker:depart(peer)
-  local id = peer.session.client_id
-  if self.peers[id] ~= peer then return end
-  self.peers[id] = nil
-  local will = peer.will
-  peer.will = nil
-  if will and not self.closed then self:publish(will, id) end
-end
-
---- Serves one connection to its end: a task.
----@async
----@param broker mqtt.Broker
+--- Serves one more connection in a task of its own: an accepted stream, one end of `cosocket.pair`, or anything else
+--- that has `turn`, `try_flush`, `wake`, `shutdown` and `close` as a stream has them; it may have `peer_address` and
+--- `tls_info`, which `authenticate` is told.
 ---@param stream cosocket.Stream
-local function serve(broker, stream)
-  local session = server_session.new(broker.options, now())
-  ---@type mqtt.broker.Peer
-  local peer = { stream = stream, session = session, subscriptions = {}, subscription_count = 0, dropped = 0 }
-  broker.streams[stream], broker.stream_count = session, broker.stream_count + 1
-  local gone <close> = setmetatable({}, {
-    __close = function()
-      broker.streams[stream], broker.stream_count = nil, broker.stream_count - 1
-      broker:depart(peer)
-      session:lost()
-      stream:close()
-    end,
-  })
-  local input = cosocket.buffer()
-  local err
-  while true do
-    local packet
-    packet, err = drive.next_event(stream, session, input)
-    if not packet then break end
-    if packet.type == "connect" then
-      if not broker:welcome(peer, packet) then break end
-    else
-      RECEIVE[packet.type](broker, peer, packet)
-    end
-    flush(peer)
-  end
-  if err and err.kind ~= "closed" then log.info(err.message, { client = session.client_id }) end
-  broker:depart(peer)
-  -- A refusal or a DISCONNECT shall arrive before the connection is closed.
-  cosocket.deadline(GOODBYE, function()
-    while #session.output > 0 do
-      input:clear()
-      if not stream:turn(input, session.output) then return end
-    end
-    if not stream:shutdown("write") then return end
-    repeat input:clear() until not stream:turn(input, session.output)
-  end)
-end
-
---- Serves one more connection, such as one end of `cosocket.pair`, in a task of its own.
----@param stream cosocket.Stream
+---@return cosocket.Task
 function Broker:serve(stream)
-  cosocket.spawn("mqtt broker connection", serve, self, stream)
+  return cosocket.spawn("mqtt broker connection", run, connections.new(self, stream))
 end
 
 --- Accepts connections: a task.
 ---@async
 ---@param broker mqtt.Broker
-local function accept(broker)
+---@param listener cosocket.Listener
+local function accept(broker, listener)
   while true do
-    local stream, err = broker.listener:accept()
+    local stream, err = listener:accept()
     if stream then
       broker:serve(stream)
     else
@@ -415,23 +258,78 @@ local function accept(broker)
   end
 end
 
---- Where it listens: `"127.0.0.1:1883"`, or a path; `nil` when nowhere.
----@return string?
-function Broker:address()
-  return self.listener and self.listener:local_address()
+--- Listens at one more address.
+---@async
+---@param address string `"tcp://127.0.0.1:0"`, `"tls://..."` or `"unix:///path"`.
+---@param options? {tls: cosocket.TlsServerOptions?} Default: the broker's.
+---@return string? address Where: `"127.0.0.1:1883"`, or a path.
+---@return cosocket.Error? err
+function Broker:listen(address, options)
+  options = cosocket.check_options("listen", options, { tls = "table" })
+  local scheme = type(address) == "string" and address:match("^(%a+)://")
+  local tls = scheme == "tls" and (options.tls or self.options.tls) or nil
+  local listener, err = cosocket.listen(address, { tls = tls })
+  if not listener then return nil, err end
+  table.insert(self.listeners, { listener = listener, scheme = scheme })
+  cosocket.spawn("mqtt broker", accept, self, listener)
+  return listener:local_address()
 end
 
---- Ends every connection and stops to listen.
----@return true
-function Broker:close()
-  if self.closed then return true end
+--- Where it listens: `"127.0.0.1:1883"`, or a path; `nil` when nowhere.
+---@param number? integer Which of its addresses, in the order they were given. Default 1.
+---@return string?
+function Broker:address(number)
+  local one = self.listeners[number or 1]
+  return one and one.listener:local_address()
+end
+
+local SCHEMES = { tcp = "mqtt", tls = "mqtts", unix = "unix" }
+
+--- Where it listens, as `mqtt.connect` wants it; `nil` when nowhere.
+---@param number? integer As in `address`.
+---@return string?
+function Broker:url(number)
+  local one = self.listeners[number or 1]
+  return one and ("%s://%s"):format(SCHEMES[one.scheme], one.listener:local_address())
+end
+
+-- The end ---------------------------------------------------------------------
+
+--- What the broker knows now, as if every connection was lost: sessions that outlive their connections, what waits
+--- for them or is not acknowledged, retained messages, wills that are being delayed. A broker with this as its `state`
+--- goes on from there. Later changes are not in it, so that a broker that forgets what it has acknowledged is one that
+--- goes on from an older snapshot.
+---@return mqtt.broker.Snapshot
+function Broker:snapshot()
+  return { sessions = self.sessions:save(), retained = self.retained:all() }
+end
+
+--- Stops to listen; nothing ends and nothing is published any more. Answers whether there was something to stop.
+---@private
+---@return boolean
+function Broker:stop()
+  if self.closed then return false end
   self.closed = true
   self.forget_stop()
-  if self.listener then self.listener:close() end
-  for stream, session in pairs(self.streams) do
-    session:disconnect(reason.server_shutting_down)
-    stream:try_flush(session.output)
-    stream:wake()
+  self.sessions:close()
+  for _, one in ipairs(self.listeners) do one.listener:close() end
+  return true
+end
+
+--- Ends every connection, with a word to those who understand it, and stops to listen. Wills are not published.
+---@return true
+function Broker:close()
+  if self:stop() then
+    for connection in pairs(self.connections) do connection:disconnect(reason.server_shutting_down) end
+  end
+  return true
+end
+
+--- Ends as a process does that is killed: nobody is told anything.
+---@return true
+function Broker:kill()
+  if self:stop() then
+    for connection in pairs(self.connections) do connection:drop() end
   end
   return true
 end
@@ -447,33 +345,49 @@ local broker = {}
 ---@return mqtt.Broker
 function broker.new(options)
   options = cosocket.check_options("mqtt.broker", options, OPTIONS)
+  for name, range in pairs(RANGES) do
+    local value = options[name]
+    if value and (value < range[1] or value > range[2]) then
+      error(("mqtt.broker: %s must be from %d to %d"):format(name, range[1], range[2]), 2)
+    end
+  end
+  -- `on_packet` changes it.
+  local own = {}
+  for name, value in pairs(options) do own[name] = value end
   local self = setmetatable({
-    options = options,
-    peers = {},
-    streams = {},
-    stream_count = 0,
-    retained = {},
-    retained_count = 0,
-    assigned = 0,
+    options = own,
+    subscriptions = subscriptions.new(),
+    retained = retained.new(own.retained_max),
+    connections = {},
+    connection_count = 0,
+    listeners = {},
     closed = false,
   }, Broker)
+  self.sessions = sessions.new(own, self.subscriptions, function(message, from) self:take(message, from) end)
+  if own.state then
+    for _, message in ipairs(own.state.retained) do self.retained:set(message) end
+    self.sessions:restore(own.state.sessions)
+  end
   self.forget_stop = cosocket.on_stop(function() self:close() end)
   return self
 end
 
---- Starts a broker, in tasks of its own: `"tcp://127.0.0.1:0"`, `"tls://..."` or `"unix:///path"`.
+--- Starts a broker, in tasks of its own.
 ---@async
----@param address string
+---@param addresses string|string[] `"tcp://127.0.0.1:0"`, `"tls://..."`, `"unix:///path"`, or a list of these.
 ---@param options? mqtt.BrokerOptions
 ---@return mqtt.Broker? broker
 ---@return cosocket.Error? err
-function broker.listen(address, options)
-  options = cosocket.check_options("mqtt.broker", options, OPTIONS)
-  local listener, err = cosocket.listen(address, { tls = options.tls })
-  if not listener then return nil, err end
+function broker.listen(addresses, options)
+  if type(addresses) ~= "table" then addresses = { addresses } end
   local self = broker.new(options)
-  self.listener = listener
-  cosocket.spawn("mqtt broker", accept, self)
+  for _, address in ipairs(addresses) do
+    local ok, err = self:listen(address)
+    if not ok then
+      self:close()
+      return nil, err
+    end
+  end
   return self
 end
 

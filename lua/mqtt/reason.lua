@@ -25,6 +25,7 @@ return {
   topic_alias_invalid = 0x94,
   packet_too_large = 0x95,
   quota_exceeded = 0x97,
+  administrative_action = 0x98,
   retain_not_supported = 0x9A,
   qos_not_supported = 0x9B,
   use_another_server = 0x9C,

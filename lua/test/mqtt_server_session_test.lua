@@ -1,9 +1,12 @@
 -- The server's session, alone and joined to a client's: bytes and numbers only.
 local cosocket = require("cosocket")
+local incoming = require("mqtt.incoming")
 local mqtt_peer = require("test.mqtt_peer")
+local outgoing = require("mqtt.outgoing")
 local server_session = require("mqtt.server_session")
 local session = require("mqtt.session")
 local test = require("test")
+local tickets = require("mqtt.ticket")
 
 local packets = mqtt_peer.packets
 
@@ -30,8 +33,8 @@ local function pair(options, server_options)
           if not event then break end
           events[#events + 1] = event
           if one == server and event.type == "connect" then assert(server:accept(nil, link.now)) end
-          if event.type == "connack" then assert(client:resume(link.now)) end
-          if one == server and event.type == "publish" then assert(server:puback(event, 0)) end
+          if one == server and event.type == "publish" then server:acknowledge(event) end
+          if one == client and event.type == "connack" then assert(client:resume(link.now)) end
         end
       end
       drain(server, to_server, link.server_events)
@@ -112,14 +115,16 @@ return {
     test.equal(pair({ keep_alive = 0 }).server.deadline, math.huge)
   end,
 
-  ["announces its limits to MQTT 5"] = function()
-    local link = pair({ session_expiry = 100 }, { receive_maximum = 7, packet_max = 9000 })
+  ["announces its limits to MQTT 5, and only those that are any"] = function()
+    local link = pair({}, { receive_maximum = 7, packet_max = 9000 })
+    test.equal(link.client.connack.properties, { receive_maximum = 7, maximum_packet_size = 9000 })
+    link = pair({}, { maximum_qos = 1, retain_available = false, topic_alias_maximum = 4 })
     test.equal(link.client.connack.properties, {
+      receive_maximum = 1000,
+      maximum_packet_size = 1048576,
       maximum_qos = 1,
-      receive_maximum = 7,
-      maximum_packet_size = 9000,
-      shared_subscription_available = false,
-      session_expiry_interval = 0,
+      retain_available = false,
+      topic_alias_maximum = 4,
     })
     test.equal(pair({ version = 4 }).client.connack.properties, nil)
   end,
@@ -127,12 +132,28 @@ return {
   ["refuses what it said it does not take"] = function()
     local cases = {
       [0x9B] = { type = "publish", topic = "t", qos = 2, packet_id = 1 },
+      [0x9A] = { type = "publish", topic = "t", retain = true },
+      [0x9E] = { type = "subscribe", packet_id = 1, subscriptions = { { filter = "$share/g/t" } } },
+      [0xA2] = { type = "subscribe", packet_id = 1, subscriptions = { { filter = "t/#" } } },
+      [0xA1] = {
+        type = "subscribe",
+        packet_id = 1,
+        subscriptions = { { filter = "t" } },
+        properties = { subscription_identifier = 1 },
+      },
       [0x94] = { type = "publish", topic = "t", properties = { topic_alias = 1 } },
       [0x82] = { type = "publish", topic = "t", properties = { subscription_identifier = { 1 } } },
       [0x95] = { type = "publish", topic = "t", payload = ("x"):rep(10000) },
     }
     for code, packet in pairs(cases) do
-      local link = pair({}, { packet_max = 9000 })
+      local link = pair({}, {
+        packet_max = 9000,
+        maximum_qos = 1,
+        retain_available = false,
+        shared_subscription_available = false,
+        wildcard_subscription_available = false,
+        subscription_identifier_available = false,
+      })
       local _, err = link.server:receive(wire(5, packet), 0)
       test.equal(err.code, code)
       test.equal(packets(link.server.output, 5)[1].reason_code, code)
@@ -141,8 +162,12 @@ return {
 
   ["keeps to the client's Receive Maximum and Maximum Packet Size"] = function()
     local link = pair({ receive_maximum = 2, packet_max = 100 })
-    for i = 1, 4 do assert(link.server:publish({ topic = "t", payload = tostring(i) }, 1, false)) end
-    test.equal(link.server:publish({ topic = "t", payload = ("x"):rep(200) }, 0, false), true)
+    local window = link.server.outgoing
+    for i = 1, 4 do
+      local one = { type = "publish", topic = "t", payload = tostring(i), qos = 1, retain = false }
+      assert(window:publish(tickets.new(one), 0))
+    end
+    test.fails("limit", window:write("t", ("x"):rep(200), 0, false, false))
     link.settle()
     test.equal(#link.client_events, 3, "connack and two messages")
     link.client:acknowledge(link.client_events[2], 0)
@@ -152,6 +177,29 @@ return {
     for i = 2, 5 do payloads[i - 1] = link.client_events[i].payload end
     test.equal(payloads, { "1", "2", "3", "4" })
     test.equal(link.err, nil)
+  end,
+
+  ["what a session remembers is sent again right behind CONNACK, and only when the client goes on with it"] = function()
+    for _, present in ipairs({ true, false }) do
+      local nowhere = cosocket.buffer()
+      local state = { outgoing = outgoing.new(nowhere), incoming = incoming.new(nowhere), present = present }
+      local function server()
+        local one = server_session.new({}, 0)
+        assert(one:receive(wire(5, { type = "connect", client_id = "c" }), 0))
+        assert(one:accept(nil, 0, state))
+        return one
+      end
+      local first = server()
+      local message = { type = "publish", topic = "t", payload = "x", qos = 1, retain = false }
+      assert(state.outgoing:publish(tickets.new(message), 0))
+      local sent = packets(first.output, 5)
+      test.equal({ sent[1].type, sent[2].payload, sent[2].dup }, { "connack", "x" })
+      state.outgoing:disconnected()
+      first:lost()
+      local again = packets(server().output, 5)
+      test.equal({ again[1].session_present, again[2].payload }, { present, "x" })
+      test.equal(again[2].dup, present or nil)
+    end
   end,
 
   ["says one failure to 3.1.1"] = function()
