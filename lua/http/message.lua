@@ -65,7 +65,6 @@ function message.next_request(stream, input, output, limits, deadline)
       codec.decode_request(input, limits.head_max, limits.headers_max, limits.start_line_max)
     if method or target then return method, target, minor, headers, length, flags end
     local ok, err = stream:turn(input, output, deadline)
-    ---@diagnostic disable-next-line: missing-return-value
     if not ok then return cut("http.next_request", err --[[@as cosocket.Error]], input) end
   end
 end
@@ -92,7 +91,6 @@ function message.next_response(stream, input, output, method, limits, deadline)
       codec.decode_response(input, method, limits.head_max, limits.headers_max, limits.start_line_max)
     if status or reason then return status, reason, minor, headers, length, flags end
     local ok, err = stream:turn(input, output, deadline)
-    ---@diagnostic disable-next-line: missing-return-value
     if not ok then return cut("http.next_response", err --[[@as cosocket.Error]], input) end
   end
 end
@@ -120,7 +118,6 @@ function message.final_response(stream, input, output, method, limits, deadline,
     if on_interim then on_interim(status, headers) end
   end
   local text = ("more than %d interim responses and no final one"):format(INTERIM_MAX)
-  ---@diagnostic disable-next-line: missing-return-value
   return nil, cosocket.error("limit", "http.final_response", text)
 end
 

@@ -19,6 +19,7 @@ pub fn builder() -> Builder {
     native::register(Runtime::builder())
         .sources(SOURCES.iter().copied())
         .module("http.codec", http1::lua::module)
+        .module("http.file", http1::file::module)
         .module("mqtt.codec", mqtt::lua::module)
         .module("websocket.codec", websocket::lua::module)
         .module("smtp.codec", mail::lua::module)
