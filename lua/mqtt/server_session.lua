@@ -63,6 +63,7 @@ local PACKETS = {
 ---@field timeout? number Seconds until a client must be accepted. Default 10.
 ---@field packet_max? integer Largest packet in bytes that is taken. Default 1048576.
 ---@field receive_maximum? integer QoS 1 and 2 messages a client may have unacknowledged. Default 1000.
+---@field in_flight_max? integer QoS 1 and 2 messages that are sent to a client before the first is acknowledged; fewer when it says so. Default 65535.
 ---@field maximum_qos? mqtt.Qos Default 2.
 ---@field retain_available? boolean Default `true`.
 ---@field wildcard_subscription_available? boolean Default `true`.
@@ -179,7 +180,7 @@ function Session:adopt(state, now)
   local window, receiver = state.outgoing, state.incoming
   window.output, receiver.output = self.output, self.output
   window.version, receiver.version = self.version, self.version
-  window.receive_maximum = properties.receive_maximum or 65535
+  window.receive_maximum = math.min(properties.receive_maximum or 65535, self.limits.in_flight_max)
   window.packet_max = properties.maximum_packet_size
   local aliases = properties.topic_alias_maximum or 0
   -- [MQTT-3.1.2-26], [MQTT-3.1.2-27]
@@ -492,6 +493,7 @@ function server_session.new(limits, now)
     limits = {
       packet_max = limits.packet_max or PACKET_MAX,
       receive_maximum = limits.receive_maximum or RECEIVE_MAXIMUM,
+      in_flight_max = limits.in_flight_max or 65535,
       maximum_qos = limits.maximum_qos or 2,
       topic_alias_maximum = limits.topic_alias_maximum or 0,
       retain_available = limits.retain_available ~= false,

@@ -274,6 +274,21 @@ return {
     a:expect("publish", { payload = "3", dup = nil })
   end,
 
+  ["a broker may send fewer messages at a time than the client takes"] = function()
+    for version, window in pairs({ [4] = 3, [5] = 2 }) do
+      local one <close> = broker.new({ in_flight_max = 3 })
+      local properties = version == 5 and { receive_maximum = 2 } or nil
+      local a = connect(one, { client_id = "a", clean_start = true, properties = properties }, version)
+      a:subscribe("t", { qos = 1 })
+      for i = 1, 5 do one:publish("t", tostring(i), { qos = 1 }) end
+      local first = a:expect("publish", { payload = "1" })
+      test.equal(#a:all(), window - 1)
+      a:send({ type = "puback", packet_id = first.packet_id })
+      a:expect("publish", { payload = tostring(window + 1) })
+      a:silent()
+    end
+  end,
+
   ["a client that sends more than the broker's Receive Maximum is told and disconnected"] = function()
     local one <close> = broker.new({ receive_maximum = 2 })
     local a = connect(one)

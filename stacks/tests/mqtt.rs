@@ -100,3 +100,41 @@ fn clients_of_both_versions_meet_on_a_unix_socket() {
         &[folder.path("socket")],
     );
 }
+
+#[test]
+fn a_broker_knows_its_clients_by_their_certificates() {
+    let folder = Folder::new("certificates");
+    let mut paths = Vec::new();
+    for name in ["localhost", "device-7"] {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let (certificate, key) = (folder.path(&format!("{name}.pem")), folder.path(&format!("{name}.key")));
+        fs::write(&certificate, cert.pem()).expect("a file");
+        fs::write(&key, signing_key.serialize_pem()).expect("a file");
+        paths.extend([certificate, key]);
+    }
+    run(
+        r#"
+        local mqtt = require("mqtt")
+        local server_certificate, server_key, device_certificate, device_key = ...
+        local seen
+        local broker <close> = assert(require("mqtt.broker").listen({ "tls://127.0.0.1:0", "tcp://127.0.0.1:0" }, {
+          tls = { certificate = server_certificate, key = server_key, client_ca = device_certificate },
+          authenticate = function(_, _, _, client)
+            seen = client.certificate and client.certificate.names[1] or "nobody"
+            assert(client.address:find("^127.0.0.1:"))
+            return true
+          end,
+        }))
+        local url = broker:url():gsub("127.0.0.1", "localhost")
+        local tls = { ca = server_certificate, certificate = device_certificate, key = device_key }
+        local client <close> = assert(mqtt.connect(url, { tls = tls, reconnect = false }))
+        assert(seen == "device-7", seen)
+        local other <close> = assert(mqtt.connect(broker:url(2), { reconnect = false }))
+        assert(seen == "nobody", seen)
+        local refused = mqtt.connect(url, { tls = { ca = server_certificate }, reconnect = false, timeout = 5 })
+        assert(not refused)
+        "#,
+        &paths,
+    );
+}

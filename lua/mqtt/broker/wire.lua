@@ -7,6 +7,8 @@ local log = require("log").new("mqtt.broker")
 
 --- Bytes of packets that wait because they are delayed; beyond them nothing more is sent.
 local DELAYED_MAX = 16777216
+--- What a packet that waits costs besides its bytes.
+local PACKET_COST = 100
 
 --- What is done with a packet instead of handing it on. `"drop"`: it is lost. `"duplicate"`: it comes twice.
 --- `"stall"`: from this packet on nothing comes in this direction, and the connection stays open; one that was to be
@@ -32,7 +34,9 @@ local HOLD = { type = "hold" }
 ---@field private arrived cosocket.Buffer What has been let through to the session.
 ---@field private held string? What is to arrive when `held_until` has come.
 ---@field private held_until number?
----@field private delayed {at: number, bytes: string}[] What is to be sent later.
+---@field private delayed table<integer, {at: number, bytes: string}> What is to be sent later, from `first` to `last`.
+---@field private first integer
+---@field private last integer
 ---@field private delayed_bytes integer
 ---@field private mute boolean Nothing is sent any more.
 local Wire = {}
@@ -96,7 +100,8 @@ end
 function Wire:schedule()
   local due = self.server.deadline
   if self.held_until then due = math.min(due, self.held_until) end
-  if self.delayed[1] then due = math.min(due, self.delayed[1].at) end
+  local delayed = self.delayed[self.first]
+  if delayed then due = math.min(due, delayed.at) end
   self.deadline = due
 end
 
@@ -112,10 +117,11 @@ end
 ---@param now number
 function Wire:release(now)
   local delayed = self.delayed
-  while delayed[1] and delayed[1].at <= now do
-    local first = table.remove(delayed, 1)
-    self.delayed_bytes = self.delayed_bytes - #first.bytes
-    self.output:append(first.bytes)
+  while self.first <= self.last and delayed[self.first].at <= now do
+    local bytes = delayed[self.first].bytes
+    delayed[self.first] = nil
+    self.first, self.delayed_bytes = self.first + 1, self.delayed_bytes - #bytes - PACKET_COST
+    self.output:append(bytes)
   end
 end
 
@@ -130,17 +136,18 @@ function Wire:send(bytes, now)
   end
   local delay
   bytes, delay = self:alter(bytes, mischief)
-  local last = self.delayed[#self.delayed]
+  local last = self.delayed[self.last]
   if delay == 0 and not last then
     self.output:append(bytes)
     return
   end
-  if self.delayed_bytes + #bytes > DELAYED_MAX then
+  if self.delayed_bytes + #bytes + PACKET_COST > DELAYED_MAX then
     self.mute = true
     return
   end
-  table.insert(self.delayed, { at = math.max(now + delay, last and last.at or now), bytes = bytes })
-  self.delayed_bytes = self.delayed_bytes + #bytes
+  self.last = self.last + 1
+  self.delayed[self.last] = { at = math.max(now + delay, last and last.at or now), bytes = bytes }
+  self.delayed_bytes = self.delayed_bytes + #bytes + PACKET_COST
 end
 
 --- Moves what the session has said to `output`.
@@ -149,7 +156,7 @@ function Wire:pump(now)
   local from = self.server.output
   self:release(now)
   if #from > 0 then
-    if not self.on_packet and not self.mute and not self.cut and not self.delayed[1] then
+    if not self.on_packet and not self.mute and not self.cut and self.first > self.last then
       self.output:append(from)
     else
       while not self.mute and not self.cut do
@@ -262,6 +269,8 @@ function wire.new(server, on_packet)
     cut = false,
     arrived = cosocket.buffer(),
     delayed = {},
+    first = 1,
+    last = 0,
     delayed_bytes = 0,
     mute = false,
   }, Wire)
