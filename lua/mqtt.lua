@@ -23,8 +23,6 @@ local publication = require("mqtt.publication")
 
 --- Largest packet that is taken, unless an option says otherwise.
 local PACKET_MAX = 16777216
---- Bytes of received messages that may wait to be taken.
-local RECEIVE_QUEUE_MAX = 1048576
 --- QoS 1 and 2 messages that may be unacknowledged on their way to us.
 local RECEIVE_MAXIMUM = 1000
 --- Topic aliases in each direction.
@@ -32,8 +30,6 @@ local TOPIC_ALIAS_MAX = 32
 --- Messages that may wait to be sent, and their bytes.
 local QUEUE_MAX = 10000
 local QUEUE_BYTES_MAX = 16777216
---- Seconds for name, connection, handshakes and CONNACK together.
-local TIMEOUT = 30
 --- Seconds the server remembers a session that is to outlive connections, and one that is to outlive programs.
 local SESSION_EXPIRY = 3600
 local SESSION_EXPIRY_KEPT = 7 * 86400
@@ -240,6 +236,24 @@ local function session_expiry(options, reconnects, clean)
   return reconnects and SESSION_EXPIRY or 0
 end
 
+--- What most clients leave as it is, once for all of them.
+local SESSION_DEFAULTS = {
+  __index = { packet_max = PACKET_MAX, receive_maximum = RECEIVE_MAXIMUM, topic_alias_max = TOPIC_ALIAS_MAX },
+}
+
+--- The options of the session: what was given, and defaults.
+---@param options mqtt.Options
+---@param more mqtt.SessionOptions
+---@return mqtt.SessionOptions
+local function session_options(options, more)
+  local all = setmetatable({}, SESSION_DEFAULTS)
+  for name, value in pairs(more) do all[name] = value end
+  for _, name in ipairs({ "keep_alive", "packet_max", "receive_maximum", "in_flight_max", "topic_alias_max" }) do
+    all[name] = options[name]
+  end
+  return all
+end
+
 --- Connects to a server: `"mqtt://host"`, `"mqtts://user:password@host:port"`, `"ws://host/path"`, `"wss://host/path"` or
 --- `"unix:///path"`; or to one of a list, which are tried in order and round. A stream that is connected already does
 --- too; then only one version is tried, once.
@@ -253,16 +267,13 @@ function mqtt.connect(url, options)
   local servers, versions = nil, VERSIONS[options.version or "auto"]
   local reconnect = options.reconnect
   if reconnect == nil then reconnect = true end
-  local open
   if type(url) == "userdata" then
-    servers = { { text = "", target = "", tls = false, websocket = false } }
-    versions, reconnect = versions and { versions[1] }, false
     ---@cast url cosocket.Stream
-    open = function() return url end
+    servers = { { stream = url, text = "", target = "", tls = false, websocket = false } }
+    versions, reconnect = versions and { versions[1] }, false
   else
     ---@cast url string|string[]
     servers = check_addresses(url)
-    open = function(address, seconds) return addresses.open(address, options.tls, seconds) end
   end
   check_together(options, servers)
   backoff.check("mqtt.connect: reconnect", reconnect)
@@ -279,24 +290,16 @@ function mqtt.connect(url, options)
   local asks = options.request_response_information
   local self = client.new({
     options = options,
-    session_options = {
+    session_options = session_options(options, {
       version = versions[1],
       client_id = client_id,
-      keep_alive = options.keep_alive,
       session_expiry = session_expiry(options, reconnect, clean),
       will = will,
-      packet_max = options.packet_max or PACKET_MAX,
-      receive_maximum = options.receive_maximum or RECEIVE_MAXIMUM,
-      in_flight_max = options.in_flight_max,
-      topic_alias_max = options.topic_alias_max or TOPIC_ALIAS_MAX,
       properties = (user or asks) and { user_property = user, request_response_information = asks } or nil,
-    },
+    }),
     servers = servers,
     versions = versions,
-    open = open,
     clean = clean,
-    timeout = options.timeout or TIMEOUT,
-    receive_queue_max = options.receive_queue_max or RECEIVE_QUEUE_MAX,
     queue_max = options.queue_max or QUEUE_MAX,
     queue_bytes_max = options.queue_bytes_max or QUEUE_BYTES_MAX,
     journal = journal,

@@ -6,6 +6,7 @@ local url_module = require("url")
 local SCHEMES = { mqtt = 1883, mqtts = 8883, unix = 0, ws = 80, wss = 443 }
 
 ---@class mqtt.Address
+---@field stream cosocket.Stream? One that is connected already, instead of all below.
 ---@field text string As it may be shown: without a password.
 ---@field target string What `cosocket.connect` or the WebSocket stack connects to.
 ---@field tls boolean
@@ -42,14 +43,9 @@ function address.parse(text)
   else
     target = ("%s://%s:%d"):format(tls and "tls" or "tcp", host, port)
   end
-  return {
-    text = ("%s://%s:%d"):format(scheme, host, port),
-    target = target,
-    tls = tls,
-    websocket = websocket,
-    username = url.username,
-    password = url.password,
-  }
+  local found = { text = ("%s://%s:%d"):format(scheme, host, port), target = target, tls = tls, websocket = websocket }
+  if url.username then found.username, found.password = url.username, url.password end
+  return found
 end
 
 --- The servers of a Server Reference (4.11), reached as `like` is: names, or addresses with ports, between blanks.
@@ -80,6 +76,7 @@ end
 ---@return cosocket.Stream? stream
 ---@return cosocket.Error? err
 function address.open(to, tls, seconds)
+  if to.stream then return to.stream end
   if to.websocket then
     -- MQTT 5, 6: binary frames of the subprotocol "mqtt".
     return require("websocket").connect_stream(to.target, { subprotocol = "mqtt", tls = tls, timeout = seconds })

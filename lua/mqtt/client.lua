@@ -17,6 +17,8 @@ local tickets = require("mqtt.ticket")
 
 local now = cosocket.now
 
+--- Bytes of received messages that may wait to be taken.
+local RECEIVE_QUEUE_MAX = 1048576
 --- Bytes that may wait to leave before a publishing task waits too.
 local OUTPUT_MAX = 65536
 
@@ -48,19 +50,18 @@ local OUTPUT_MAX = 65536
 ---@field package servers mqtt.Address[]
 ---@field package next_server integer
 ---@field package versions mqtt.codec.Version[] Those to try.
----@field package timeout number
 ---@field package clean boolean
----@field package open fun(address: mqtt.Address, seconds: number): cosocket.Stream?, cosocket.Error?
 ---@field package stream cosocket.Stream?
 ---@field package input cosocket.Buffer?
----@field package delivery mqtt.Delivery
----@field package subscriptions mqtt.Subscriptions
----@field package requests mqtt.Ticket[] SUBSCRIBE and UNSUBSCRIBE that are to be sent on the next connection.
----@field package backoff mqtt.Backoff? `nil`: it never connects again.
+---@field package delivery mqtt.Delivery? Made when something is to be received.
+---@field package subscriptions mqtt.Subscriptions?
+---@field package requests mqtt.Ticket[]? SUBSCRIBE and UNSUBSCRIBE that are to be sent on the next connection.
+---@field package reconnects mqtt.ReconnectOptions|boolean Whether and how it connects again.
+---@field package backoff mqtt.Backoff?
 ---@field package connections integer
 ---@field package connected_at number
 ---@field package next_attempt number?
----@field package connected cosocket.Event Set while there is a connection.
+---@field package changed cosocket.Event? Set when there is a connection, or none will be; made by who waits for that.
 ---@field package nudge cosocket.Event Ends the wait for the next attempt.
 ---@field package last_error cosocket.Error?
 ---@field package err cosocket.Error? Why it is closed.
@@ -68,13 +69,38 @@ local OUTPUT_MAX = 65536
 ---@field package goodbye boolean Asked to close.
 ---@field package goodbye_reason integer?
 ---@field private last_identifier integer
----@field private hold fun(wait: function, object: any): true?, cosocket.Error?
 ---@field private requester mqtt.Requester?
 ---@field private authenticated cosocket.Event?
----@field private forget_stop fun()
-local Client = {}
+local Client = { next_server = 1, connections = 0, connected_at = 0, last_identifier = 0, goodbye = false }
 Client.__index = Client
 Client.__name = "mqtt.Client"
+
+-- Stopping --------------------------------------------------------------------
+
+--- The clients that are not closed, and what takes back their common place among those who are told of a stop.
+local alive, forget_stop = {}, nil ---@type table<mqtt.Client, true>, fun()?
+
+--- Says goodbye for every client when the program stops.
+---@async
+local function stop()
+  cosocket.group(function()
+    for client in pairs(alive) do cosocket.spawn("mqtt goodbye", client.close, client) end
+  end)
+end
+
+---@param client mqtt.Client
+local function remember(client)
+  if not forget_stop then forget_stop = cosocket.on_stop(stop) end
+  alive[client] = true
+end
+
+---@param client mqtt.Client
+local function forget(client)
+  alive[client] = nil
+  if next(alive) or not forget_stop then return end
+  forget_stop()
+  forget_stop = nil
+end
 
 -- Waiting ---------------------------------------------------------------------
 
@@ -89,6 +115,20 @@ function Client:flush()
   if #output > 0 then stream:wake() end
 end
 
+--- Waits with `wait(object)` for something of the server's; what is received meanwhile does not stop the reading.
+---@package
+---@async
+---@generic T
+---@param wait fun(object: T): true?, cosocket.Error?
+---@param object T
+---@return true? ok
+---@return cosocket.Error? err
+function Client:hold(wait, object)
+  local delivery = self.delivery
+  if delivery then return delivery:wait(wait, object) end
+  return wait(object)
+end
+
 --- Waits for the packet that answers `ticket`.
 ---@private
 ---@async
@@ -97,7 +137,7 @@ end
 ---@return cosocket.Error? err
 function Client:await(ticket)
   self:flush()
-  ticket.hold = self.hold
+  ticket.client = self
   return ticket:await()
 end
 
@@ -114,7 +154,7 @@ function Client:ask(ticket)
     local ok, err = self.session:ask(ticket, now())
     if not ok then return nil, err end
   else
-    self.requests[#self.requests + 1] = ticket
+    self:put_off(ticket)
   end
   return self:await(ticket) --[[@as mqtt.Acks?]]
 end
@@ -127,7 +167,7 @@ end
 ---@return cosocket.Error? err
 function Client:wait_for(event)
   local function wait() return cosocket.select(event, self.ended) end
-  local ready, err = self.delivery:wait(wait)
+  local ready, err = self:hold(wait)
   if ready == nil then return nil, err end
   if event:is_set() then return true end
   return nil, self.err
@@ -138,10 +178,11 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err `closed`
 function Client:wait_connected()
-  while not self.connected:is_set() do
+  while not self.stream do
     if self.err then return nil, self.err end
-    local ready, err = cosocket.select(self.connected, self.ended)
-    if ready == nil then return nil, err --[[@as cosocket.Error]] end
+    self.changed = self.changed or cosocket.event()
+    local ok, err = self.changed:wait()
+    if not ok then return nil, err end
   end
   return true
 end
@@ -199,10 +240,10 @@ end
 function Client:wait_for_room()
   while self.stream and #self.session.output > OUTPUT_MAX do
     local stream = self.stream
-    local ok, err = self.delivery:wait(stream.flush, stream)
+    local ok, err = self:hold(stream.flush, stream)
     if not ok and self.stream == stream then
       -- The owner hears of it too; what is queued goes out on the next connection.
-      if self.err or not self.backoff then return nil, self.err or err end
+      if self.err or not self.reconnects then return nil, self.err or err end
       return true
     end
     self:flush()
@@ -237,7 +278,7 @@ function Client:publish(topic, payload, options)
     return 0
   end
   self:flush()
-  sent.hold = self.hold
+  sent.client = self
   return sent:wait()
 end
 
@@ -265,7 +306,7 @@ function Client:publish_nowait(topic, payload, options)
     ok, err = self.gate:wait_stored(sent)
     if not ok then return nil, err end
   end
-  sent.hold = self.hold
+  sent.client = self
   return sent
 end
 
@@ -361,7 +402,7 @@ function Client:subscribe(filters, options, handler)
       user_property = publication.user_properties("subscribe", options.user),
     }
   end
-  local delivery, wanted, routes = self.delivery, {}, {}
+  local delivery, wanted, routes = self.delivery or self:make_delivery(), {}, {}
   for i, filter in ipairs(list) do
     wanted[i] = {
       filter = filter,
@@ -399,6 +440,7 @@ function Client:subscribe(filters, options, handler)
       failed = failed or i
       if routes[i] then delivery:drop(routes[i]) end
     else
+      self.subscriptions = self.subscriptions or subscriptions.new()
       self.subscriptions:add(wanted[i], properties)
       -- The new subscription replaces the old one [MQTT-3.8.4-3], and its handler too.
       if routes[i] then delivery:drop_handlers(list[i], routes[i]) end
@@ -420,14 +462,16 @@ function Client:unsubscribe(filters)
   local list = filter_list("unsubscribe", filters)
   local ticket = tickets.new({ type = "unsubscribe", packet = { type = "unsubscribe", filters = list } })
   -- A server that has forgotten us is not told again.
-  for _, filter in ipairs(list) do self.subscriptions:remove(filter) end
+  for _, filter in ipairs(list) do
+    if self.subscriptions then self.subscriptions:remove(filter) end
+  end
   local answer, err = self:ask(ticket)
   if not answer then return nil, err end
   local codes, failed = answer.reason_codes, nil
   for i, filter in ipairs(list) do
     if (codes[i] or 0) >= 0x80 then
       failed = failed or i
-    else
+    elseif self.delivery then
       self.delivery:drop_handlers(filter)
     end
   end
@@ -448,7 +492,7 @@ end
 ---@return fun(): mqtt.Publish?
 function Client:messages(filter)
   if filter ~= nil then filter_list("messages", filter) end
-  return self.delivery:messages(filter)
+  return (self.delivery or self:make_delivery()):messages(filter)
 end
 
 --- Acknowledges a message of a subscription with `manual_acknowledge`. One whose connection is gone is sent again by
@@ -463,7 +507,7 @@ function Client:acknowledge(message, reason_code)
   if not known then
     error("acknowledge: reason_code must be a reason code of PUBACK", 2)
   end
-  self.delivery:acknowledge_by_hand(message, reason_code)
+  if self.delivery then self.delivery:acknowledge_by_hand(message, reason_code) end
   return true
 end
 
@@ -522,13 +566,50 @@ function Client:reauthenticate()
   local event = cosocket.event()
   self.authenticated = event
   self:flush()
-  ok, err = self.delivery:wait(event.wait, event)
+  ok, err = self:hold(event.wait, event)
   if not ok then return nil, err end
   if self.authenticated then
     self.authenticated = nil
     return nil, self.last_error or cosocket.error("closed", "mqtt.authenticate", "the connection is lost")
   end
   return true
+end
+
+--- Something is to be received.
+---@package
+---@return mqtt.Delivery
+function Client:make_delivery()
+  local delivery = deliveries.new(self, self.options.receive_queue_max or RECEIVE_QUEUE_MAX, function(message, reason_code)
+    self.session:acknowledge(message, now(), reason_code)
+    self:flush()
+  end)
+  self.delivery = delivery
+  return delivery
+end
+
+--- The first connection was lost.
+---@package
+---@return mqtt.Backoff
+function Client:make_backoff()
+  local options = self.reconnects
+  self.backoff = backoffs.new(type(options) == "table" and options or nil)
+  return self.backoff
+end
+
+--- Wakes who waits for a connection.
+---@package
+function Client:tell_change()
+  local changed = self.changed
+  self.changed = nil
+  if changed then changed:set() end
+end
+
+--- Keeps a request for the next connection.
+---@package
+---@param ticket mqtt.Ticket
+function Client:put_off(ticket)
+  self.requests = self.requests or {}
+  table.insert(self.requests, ticket)
 end
 
 --- The server has answered `reauthenticate`.
@@ -543,7 +624,7 @@ end
 
 ---@return mqtt.Status
 function Client:status()
-  local session, inbox = self.session, self.delivery.inbox
+  local session, inbox = self.session, self.delivery and self.delivery.inbox
   local connack, window = session.connack, session.outgoing
   local server = self.servers[self.next_server]
   local state = "connecting"
@@ -567,9 +648,9 @@ function Client:status()
     in_flight = window.in_flight,
     waiting = window:waiting_count(),
     waiting_bytes = window.waiting_bytes,
-    receiving = session.incoming.count,
-    received_bytes = inbox.bytes,
-    dropped = inbox.dropped,
+    receiving = session.incoming and session.incoming.count or 0,
+    received_bytes = inbox and inbox.bytes or 0,
+    dropped = inbox and inbox.dropped or 0,
     dropped_outgoing = window.dropped,
     session_present = connack and connack.session_present or false,
     server = connack and connack.properties or {},
@@ -598,16 +679,16 @@ end
 function Client:lose(err)
   if self.err then return end
   self.err = err
-  self.connected:clear()
+  self:tell_change()
   local waiting = self.session:disconnected()
-  table.move(self.requests, 1, #self.requests, #waiting + 1, waiting)
+  for _, ticket in ipairs(self.requests or {}) do waiting[#waiting + 1] = ticket end
   local messages = self.session:abandon()
   table.move(messages, 1, #messages, #waiting + 1, waiting)
-  self.requests = {}
+  self.requests = nil
   for _, ticket in ipairs(waiting) do ticket:finish(nil, err) end
   if self.authenticated then self.authenticated:set() end
-  self.delivery:finish_up(self.goodbye)
-  self.forget_stop()
+  if self.delivery then self.delivery:finish_up(self.goodbye) end
+  forget(self)
   if self.gate then self.gate:close() end
 end
 
@@ -619,7 +700,7 @@ end
 function Client:close(reason_code)
   if not self.err and not self.goodbye then
     self.goodbye, self.goodbye_reason = true, reason_code
-    self.delivery.room:set()
+    if self.delivery then self.delivery.room:set() end
     self.nudge:set()
     if self.stream then self.stream:wake() end
   end
@@ -646,10 +727,7 @@ local client = {}
 ---@field session_options mqtt.SessionOptions
 ---@field servers mqtt.Address[]
 ---@field versions mqtt.codec.Version[]
----@field open fun(address: mqtt.Address, seconds: number): cosocket.Stream?, cosocket.Error?
 ---@field clean boolean
----@field timeout number
----@field receive_queue_max integer
 ---@field queue_max integer
 ---@field queue_bytes_max integer
 ---@field journal mqtt.Journal?
@@ -662,49 +740,34 @@ function client.new(parts)
   local session = sessions.new(parts.session_options)
   local window, journal = session.outgoing, parts.journal
   window.queue_max, window.queue_bytes_max = parts.queue_max, parts.queue_bytes_max
-  window.queue_policy = parts.options.queue_policy or "reject"
+  window.queue_policy = parts.options.queue_policy
   ---@type mqtt.Client
   local self = setmetatable({
     session = session,
     driven = session,
     options = parts.options,
     servers = parts.servers,
-    next_server = 1,
     versions = parts.versions,
-    timeout = parts.timeout,
     clean = parts.clean,
-    open = parts.open,
-    subscriptions = subscriptions.new(),
-    requests = {},
-    connections = 0,
-    connected_at = 0,
-    last_identifier = 0,
-    connected = cosocket.event(),
+    reconnects = parts.reconnect,
     nudge = cosocket.event(),
     ended = cosocket.event(),
-    goodbye = false,
   }, Client)
-  if parts.reconnect then
-    self.backoff = backoffs.new(type(parts.reconnect) == "table" and parts.reconnect or nil)
-  end
   if journal then
     self.journal = journal
-    window.journal, session.incoming.journal = journal, journal
+    window.journal = journal
+    local received = session:make_incoming()
+    received.journal = journal
     window.wall_offset = os.time() - now()
     local kept = journal:load()
     window:restore(kept.outgoing, tickets.new)
-    session.incoming:restore(kept.received)
+    received:restore(kept.received)
     self.gate = gates.new(session, journal, function()
       if self.stream then self.stream:wake() end
     end)
     self.driven = self.gate
   end
-  self.delivery = deliveries.new(self, parts.receive_queue_max, function(message, reason_code)
-    session:acknowledge(message, now(), reason_code)
-    self:flush()
-  end)
-  self.hold = function(wait, object) return self.delivery:wait(wait, object) end
-  self.forget_stop = cosocket.on_stop(function() self:close() end)
+  remember(self)
   return self
 end
 

@@ -11,6 +11,8 @@ local tickets = require("mqtt.ticket")
 
 local now = cosocket.now
 
+--- Seconds for name, connection, handshakes and CONNACK together.
+local TIMEOUT = 30
 --- Seconds that what was published before `close` may take to be acknowledged.
 local DRAIN = 5
 --- Seconds the last bytes may take to leave.
@@ -19,6 +21,9 @@ local GOODBYE = 5
 local LINGER = 1
 --- Server References followed one after another.
 local REFERENCES_MAX = 5
+
+--- A version that a server has taken is the only one from then on.
+local ONE_VERSION = { [4] = { 4 }, [5] = { 5 } }
 
 local connection = {}
 
@@ -150,7 +155,7 @@ local function ask(client, address, deadline)
     ok, err = gate:recover()
     if not ok then return nil, err end
   end
-  stream, err = client.open(address, math.max(0, deadline - now()))
+  stream, err = addresses.open(address, client.options.tls, math.max(0, deadline - now()))
   if not stream then return nil, err end
   local input = cosocket.buffer()
   local owned <close> = setmetatable({}, {
@@ -228,7 +233,7 @@ local function try(client, address, deadline)
       connack, err, other_version = ask(client, at, deadline)
       if connack then
         -- The session is one of this version from now on.
-        client.versions = { version }
+        client.versions = ONE_VERSION[version]
         return connack
       end
       if not other_version or i == #client.versions then break end
@@ -249,7 +254,7 @@ end
 ---@param connack mqtt.Connack
 local function catch_up(client, connack)
   local session, can = client.session, connack.properties or {}
-  if not connack.session_present then
+  if not connack.session_present and client.subscriptions then
     for _, packet in ipairs(client.subscriptions:packets(can.subscription_identifier_available ~= false)) do
       local filters = {}
       for i, subscription in ipairs(packet.subscriptions) do filters[i] = subscription.filter end
@@ -258,8 +263,8 @@ local function catch_up(client, connack)
     end
   end
   local requests = client.requests
-  client.requests = {}
-  for _, ticket in ipairs(requests) do
+  client.requests = nil
+  for _, ticket in ipairs(requests or {}) do
     local ok, err = true, nil
     local packet = ticket.packet
     if ticket.type == "subscribe" then ok, err = session:allows(packet.subscriptions, packet.properties) end
@@ -279,14 +284,14 @@ function connection.open(client)
   local last_err
   for _ = 1, #servers do
     if client.next_server > #servers then client.next_server = 1 end
-    local connack, err = try(client, servers[client.next_server], now() + client.timeout)
+    local connack, err = try(client, servers[client.next_server], now() + (client.options.timeout or TIMEOUT))
     if connack then
       client.connections = client.connections + 1
       client.connected_at = now()
       if client.gate then client.journal:identify(client.session.client_id) end
       catch_up(client, connack)
       client:flush()
-      client.connected:set()
+      client:tell_change()
       return true
     end
     last_err = err
@@ -358,12 +363,11 @@ end
 ---@param client mqtt.Client
 ---@return cosocket.Error err
 local function serve(client)
-  local stream, session, driven, input, delivery =
-    client.stream, client.session, client.driven, client.input, client.delivery
-  local inbox, stop = delivery.inbox, client.nudge
+  local stream, session, driven, input = client.stream, client.session, client.driven, client.input
+  local delivery, stop = client.delivery, client.nudge
   local next_event = drive.next_event
   while not client.goodbye do
-    if inbox.bytes >= inbox.bytes_max and inbox:is_full() then
+    if delivery and delivery.inbox:is_full() then
       delivery:hold()
       session:pause(true, now())
       local ok, err = drive.hold(stream, driven, delivery.room)
@@ -373,6 +377,7 @@ local function serve(client)
       local event, err = next_event(stream, driven, input, stop)
       if event then
         if event.type == "publish" then
+          delivery = client.delivery or client:make_delivery()
           delivery:deliver(event)
         else
           local ended = handle(client, event)
@@ -416,9 +421,8 @@ end
 ---@param err cosocket.Error
 local function disconnected(client, err)
   local session = client.session
-  client.connected:clear()
   for _, ticket in ipairs(session:disconnected()) do
-    if not ticket.again then client.requests[#client.requests + 1] = ticket end
+    if not ticket.again then client:put_off(ticket) end
   end
   if client.gate then client.gate:disconnected() end
   if client.stream then client.stream:close() end
@@ -431,7 +435,7 @@ end
 ---@param err cosocket.Error
 ---@return boolean
 local function may_return(client, err)
-  if client.goodbye or not client.backoff then return false end
+  if client.goodbye or not client.reconnects then return false end
   -- Somebody else has our client identifier: we would take it from each other for ever.
   return err.code ~= reason.session_taken_over or err.kind ~= "closed"
 end
@@ -455,7 +459,8 @@ end
 ---@return cosocket.Error? err
 local function come_back(client, err)
   while may_return(client, err) do
-    local delay = client.backoff:next(err)
+    local backoff = client.backoff or client:make_backoff()
+    local delay = backoff:next(err)
     client.next_attempt = now() + delay
     log.warn(("not connected, next attempt in %.1f s"):format(delay), { client = client.session.client_id, error = err })
     local ready, why = cosocket.select(client.nudge, delay)
@@ -479,18 +484,21 @@ local function come_back(client, err)
   return nil, err
 end
 
+--- Lets go of everything, however the owner ends; cancelled, too.
+local Owner = {}
+
+function Owner:__close()
+  local client = self.client
+  client:lose(cosocket.error("closed", "mqtt", "the task of this client was cancelled"))
+  if client.stream then client.stream:close() end
+  client.ended:set()
+end
+
 --- The task that owns the connection, and each one after it.
 ---@async
 ---@param client mqtt.Client
 function connection.own(client)
-  local guard <close> = setmetatable({}, {
-    -- However this task ends, cancelled too.
-    __close = function()
-      client:lose(cosocket.error("closed", "mqtt", "the task of this client was cancelled"))
-      if client.stream then client.stream:close() end
-      client.ended:set()
-    end,
-  })
+  local owner <close> = setmetatable({ client = client }, Owner)
   local err
   if not client.stream then
     local ok

@@ -34,7 +34,8 @@ local MESSAGE_COST = 200
 ---@field receive_maximum integer
 ---@field maximum_qos mqtt.Qos What the other side takes.
 ---@field retain_available boolean
----@field aliases mqtt.AliasSender? Topic aliases of this connection.
+---@field alias_maximum integer? Topic aliases that may be used on this connection; `nil` is none.
+---@field private aliases mqtt.AliasSender?
 ---@field in_flight integer PUBLISH packets of QoS 1 and 2 sent and not acknowledged to the end.
 ---@field live table<integer, mqtt.Ticket> By packet identifier.
 ---@field queue_max integer Messages that may wait.
@@ -50,7 +51,25 @@ local MESSAGE_COST = 200
 ---@field private first integer
 ---@field private last integer
 ---@field private waiting table<integer, mqtt.Ticket>
-local Outgoing = {}
+local Outgoing = {
+  -- What most never change: an idle client is small.
+  version = 5,
+  open = false,
+  receive_maximum = ID_MAX,
+  maximum_qos = 2,
+  retain_available = true,
+  in_flight = 0,
+  queue_max = math.maxinteger,
+  queue_bytes_max = math.maxinteger,
+  queue_policy = "reject",
+  waiting_bytes = 0,
+  dropped = 0,
+  wall_offset = 0,
+  last_id = 0,
+  last_seq = 0,
+  first = 1,
+  last = 0,
+}
 Outgoing.__index = Outgoing
 
 -- Packet identifiers ----------------------------------------------------------
@@ -108,10 +127,14 @@ end
 ---@return cosocket.Error? err
 function Outgoing:write(topic, payload, qos, retain, dup, id, properties)
   local senders = self.aliases
-  if not senders then
+  if not senders and not self.alias_maximum then
     return encode_publish(
       self.output, self.version, topic, payload, qos, retain, dup, id, properties, self.packet_max
     )
+  end
+  if not senders then
+    senders = aliases.sender(self.alias_maximum)
+    self.aliases = senders
   end
   local alias, known = senders:find(topic)
   if not alias then
@@ -522,7 +545,8 @@ end
 --- messages are kept.
 ---@return mqtt.Ticket[]
 function Outgoing:disconnected()
-  self.open, self.aliases, self.in_flight = false, nil, 0
+  self.open, self.aliases, self.alias_maximum = false, nil, nil
+  if self.in_flight > 0 then self.in_flight = 0 end
   local requests = {}
   for _, ticket in ipairs(in_order(self.live)) do
     if ticket.type ~= "publish" then
@@ -575,27 +599,7 @@ local outgoing = {}
 ---@param output cosocket.Buffer Where packets are put.
 ---@return mqtt.Outgoing
 function outgoing.new(output)
-  return setmetatable({
-    output = output,
-    version = 5,
-    open = false,
-    receive_maximum = ID_MAX,
-    maximum_qos = 2,
-    retain_available = true,
-    in_flight = 0,
-    live = {},
-    queue_max = math.maxinteger,
-    queue_bytes_max = math.maxinteger,
-    queue_policy = "reject",
-    waiting_bytes = 0,
-    dropped = 0,
-    wall_offset = 0,
-    last_id = 0,
-    last_seq = 0,
-    waiting = {},
-    first = 1,
-    last = 0,
-  }, Outgoing)
+  return setmetatable({ output = output, live = {}, waiting = {} }, Outgoing)
 end
 
 return outgoing

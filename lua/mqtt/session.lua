@@ -78,14 +78,14 @@ local PACKETS = {
 ---@field keep_alive integer The server's, if it set one.
 ---@field connack mqtt.Connack? The server's last answer.
 ---@field outgoing mqtt.Outgoing What we send and is not answered.
----@field incoming mqtt.Incoming What we received and did not acknowledge to the end.
+---@field incoming mqtt.Incoming? What we received and did not acknowledge to the end; made when the first comes.
 ---@field options mqtt.SessionOptions
 ---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
 ---@field private pong_by number? When the answer to a PINGREQ is due.
 ---@field private paused boolean
----@field private topics string[] What the server's topic aliases stand for on this connection.
-local Session = {}
+---@field private topics string[]? What the server's topic aliases stand for on this connection.
+local Session = { deadline = math.huge, state = "idle", clean = true, last_sent = 0, paused = false }
 Session.__index = Session
 
 ---@param op string
@@ -210,9 +210,12 @@ function Session:connect(now, clean_start)
     properties = properties,
   }, version)
   if not ok then return nil, err end
-  self.outgoing.version, self.incoming.version = version, version
+  local received = self.incoming
+  if self.outgoing.version ~= version then self.outgoing.version = version end
+  if received then received.version = version end
   self.state, self.clean = "connecting", clean_start
-  self.pong_by, self.paused, self.topics = nil, false, {}
+  self.pong_by, self.topics = nil, nil
+  if self.paused then self.paused = false end
   self.last_sent = now
   self.deadline = now + (options.timeout or 30)
   return true
@@ -254,7 +257,7 @@ function Session:publish(topic, payload, qos, retain, properties, now, expiry)
       err = window:objection(0, true)
       if err then return nil, err end
     end
-    if window.aliases then
+    if window.alias_maximum then
       ok, err = window:write(topic, payload, 0, retain, false, nil, properties)
     else
       ok, err = encode_publish(
@@ -354,10 +357,11 @@ end
 ---@param now number
 ---@param code? integer Reason code; MQTT 5. From 0x80 on the message is refused. Default 0.
 function Session:acknowledge(message, now, code)
-  if message.qos == 0 then return end
+  local received = self.incoming
+  if message.qos == 0 or not received then return end
   local output = self.output
   local before = #output
-  self.incoming:acknowledge(message, code)
+  received:acknowledge(message, code)
   if #output > before then self.last_sent = now end
 end
 
@@ -407,7 +411,7 @@ end
 function Session:disconnected()
   self:close()
   self.output:clear()
-  self.incoming:disconnected()
+  if self.incoming then self.incoming:disconnected() end
   return self.outgoing:disconnected()
 end
 
@@ -447,34 +451,46 @@ function RECEIVE:connack(packet, now)
     properties.receive_maximum or 65535,
     options.in_flight_max or (self.version == 5 and 65535 or IN_FLIGHT_MAX_311)
   )
-  window.maximum_qos = properties.maximum_qos or 2
-  window.retain_available = properties.retain_available ~= false
+  local qos, retains = properties.maximum_qos or 2, properties.retain_available ~= false
+  if window.maximum_qos ~= qos then window.maximum_qos = qos end
+  if window.retain_available ~= retains then window.retain_available = retains end
   -- [MQTT-3.2.2-15]
   window.packet_max = properties.maximum_packet_size
   -- [MQTT-3.2.2-17], [MQTT-3.2.2-18]
   local alias_max = math.min(properties.topic_alias_maximum or 0, options.topic_alias_max or 0)
-  window.aliases = alias_max > 0 and aliases.sender(alias_max) or nil
-  received.receive_maximum = options.receive_maximum or 65535
-  if not packet.session_present then received:restart() end
+  window.alias_maximum = alias_max > 0 and alias_max or nil
+  if received and not packet.session_present then received:restart() end
   self.last_sent = now
   self:schedule()
   return packet
 end
 
+--- The first message of QoS 1 or 2 is coming.
+---@return mqtt.Incoming
+function Session:make_incoming()
+  local received = incoming.new(self.output)
+  received.version = self.version
+  received.receive_maximum = self.options.receive_maximum or 65535
+  self.incoming = received
+  return received
+end
+
 function RECEIVE:publish(packet)
   local properties = packet.properties
   if properties and properties.topic_alias then
+    self.topics = self.topics or {}
     local ok, err = aliases.resolve(self.topics, packet, self.options.topic_alias_max or 0)
     if not ok then return nil, err end
   end
   if packet.qos == 0 then return packet end
-  local found, err = self.incoming:receive(packet)
+  local found, err = (self.incoming or self:make_incoming()):receive(packet)
   if found == "new" then return packet end
   return nil, err
 end
 
 function RECEIVE:pubrel(packet, now)
-  self.incoming:release(packet)
+  local received = self.incoming or self:make_incoming()
+  received:release(packet)
   self.last_sent = now
 end
 
@@ -590,22 +606,15 @@ function session.new(options)
   options = options or {}
   local output = cosocket.buffer()
   local version = options.version or 5
-  local window, received = outgoing.new(output), incoming.new(output)
-  window.version, received.version = version, version
+  local window = outgoing.new(output)
+  if version ~= window.version then window.version = version end
   return setmetatable({
     output = output,
-    deadline = math.huge,
-    state = "idle",
     version = version,
     client_id = options.client_id or "",
     keep_alive = options.keep_alive or 60,
     outgoing = window,
-    incoming = received,
     options = options,
-    clean = true,
-    last_sent = 0,
-    paused = false,
-    topics = {},
   }, Session)
 end
 

@@ -19,7 +19,7 @@ local cosocket = require("cosocket")
 ---@field answer? mqtt.Ack|mqtt.Acks The packet that answered.
 ---@field err? cosocket.Error Why none ever will.
 ---@field private event? cosocket.Event Set when it is answered, for who waits.
----@field private hold? fun(wait: function, object: any): true?, cosocket.Error? How to wait.
+---@field package client? mqtt.Client Who knows how to wait, so that reading goes on meanwhile.
 local Ticket = {}
 Ticket.__index = Ticket
 Ticket.__name = "mqtt.Ticket"
@@ -52,10 +52,10 @@ function Ticket:await()
   if not self.answer and not self.err then
     local event = self.event or cosocket.event()
     self.event = event
-    local hold = self.hold
+    local client = self.client
     local ok, err
-    if hold then
-      ok, err = hold(event.wait, event)
+    if client then
+      ok, err = client:hold(event.wait, event)
     else
       ok, err = event:wait()
     end

@@ -205,11 +205,11 @@ end
 -- Queues, semaphores, events --------------------------------------------------
 
 --- Those who wait, in order. One that gave up leaves a hole.
-local Line = {}
+local Line = { first = 1, last = 0 }
 Line.__index = Line
 
 local function new_line()
-  return setmetatable({ first = 1, last = 0 }, Line)
+  return setmetatable({}, Line)
 end
 
 --- Waits in line. Answers the place, whose `done` says whether it was served, and how the wait ended.
@@ -410,19 +410,21 @@ function Semaphore:acquire()
   return unserved(err)
 end
 
-local Event = { __name = "cosocket.Event" }
+--- There are many events, and most are never waited for: what waiting needs is made when somebody waits.
+local Event = { __name = "cosocket.Event", value = false }
 Event.__index = Event
 
 function cosocket.event()
-  return setmetatable({ value = false, waiters = new_line(), watchers = {} }, Event)
+  return setmetatable({}, Event)
 end
 
 function Event:set()
   check_self(Event, self, "set")
   if self.value then return end
   self.value = true
-  self.waiters:serve_all()
-  tell(self.watchers)
+  local waiters, watchers = self.waiters, self.watchers
+  if waiters then waiters:serve_all() end
+  if watchers then tell(watchers) end
 end
 
 function Event:clear()
@@ -438,8 +440,12 @@ end
 function Event:wait()
   check_self(Event, self, "wait")
   if self.value then return true end
-  local place = {}
-  local _, err = self.waiters:wait("event:wait", place)
+  local place, waiters = {}, self.waiters
+  if not waiters then
+    waiters = new_line()
+    self.waiters = waiters
+  end
+  local _, err = waiters:wait("event:wait", place)
   if place.done then return true end
   return unserved(err)
 end
@@ -455,7 +461,10 @@ local CASES = {
   },
   event = {
     ready = function(event) return event.value end,
-    watch = function(event, me) event.watchers[me] = true end,
+    watch = function(event, me)
+      event.watchers = event.watchers or {}
+      event.watchers[me] = true
+    end,
     unwatch = function(event, me) event.watchers[me] = nil end,
   },
   socket = { ready = native.is_readable, watch = native.watch_socket, unwatch = native.unwatch_socket },
