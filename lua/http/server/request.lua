@@ -75,6 +75,7 @@ function Request:body(max)
   local text, err = reader:read_all(max or self.connection.server.options.body_max)
   if text then return text end
   ---@cast err cosocket.Error
+  self.connection.keep_alive = false
   return with_status(err, err.kind == "limit" and 413 or err.kind == "timeout" and 408 or 400)
 end
 
@@ -85,18 +86,20 @@ end
 function Request:read()
   local reader = self.reader
   if not reader then return nil end
-  return reader:read()
+  local piece, err = reader:read()
+  if err then self.connection.keep_alive = false end
+  return piece, err
 end
 
 --- `for piece in request:chunks() do`: the body in pieces as they arrive; an error is raised.
 ---@async
 ---@return fun(): string?
 function Request:chunks()
-  local reader = self.reader
-  if not reader then
-    return function() end
+  return function()
+    local piece, err = self:read()
+    if err then error(err, 0) end
+    return piece
   end
-  return reader:pieces()
 end
 
 --- Whether the body is said to be of this media type, whatever its parameters.

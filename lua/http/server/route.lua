@@ -6,8 +6,9 @@
 --- | `/things/:id` | one segment, not empty | `id` |
 --- | `/files/*path` | the rest, perhaps empty | `path` |
 ---
---- A path without parameters comes before all patterns; patterns come in the order they were added. Segments are decoded
---- one by one, so that `%2F` in a parameter is a slash and never divides.
+--- A path without parameters comes before all patterns, and those that match a rest come last, the longest first; else
+--- patterns come in the order they were added. Segments are decoded one by one, so that `%2F` in a parameter is a slash
+--- and never divides.
 
 local url = require("url")
 
@@ -28,6 +29,14 @@ local Routes = {}
 Routes.__index = Routes
 
 local route = {}
+
+--- Where a pattern stands among others: the smaller comes first.
+---@param segments string[]
+---@return number
+local function rank(segments)
+  local has_rest = segments[#segments]:sub(1, 1) == "*"
+  return has_rest and -#segments or -math.huge
+end
 
 ---@param path string
 ---@return string[]
@@ -61,7 +70,9 @@ function Routes:add(method, pattern, handler)
     end
     if has_parameters then
       found.segments = segments
-      table.insert(self.patterns, found)
+      local at = #self.patterns + 1
+      while at > 1 and rank(self.patterns[at - 1].segments) > rank(segments) do at = at - 1 end
+      table.insert(self.patterns, at, found)
     else
       self.exact[pattern] = found
     end
