@@ -477,6 +477,96 @@ return {
     one:close()
   end,
 
+  ["whatever packets clients send, in whatever order, the others are served"] = function()
+    local random = test.random()
+    local one <close> = broker.new({
+      topic_alias_maximum = 2,
+      session_queue_max = 5,
+      queue_qos0 = true,
+      auth = { M = function(exchange) return random(3) > 1 or exchange:ask("more") == "yes" end },
+    })
+    local judge = mqtt_raw.connect(one, { client_id = "judge", clean_start = true })
+    judge:subscribe("judge", { qos = 2 })
+    local topics = { "a", "a/b", "$x", "judge/2", "" }
+    local filters = { "a", "a/+", "#", "+/b", "$share/g/a/#", "$share/g/#", "$share/h/a" }
+    local function properties()
+      return {
+        message_expiry_interval = random(3) == 1 and random(0, 3) or nil,
+        topic_alias = random(3) == 1 and random(3) or nil,
+        response_topic = random(5) == 1 and "r" or nil,
+      }
+    end
+    local function acknowledgement(type)
+      return function() return { type = type, packet_id = random(6), reason_code = random(6) == 1 and 0x80 or 0 } end
+    end
+    local authentication = { authentication_method = "M", authentication_data = "yes" }
+    local packets = {
+      function()
+        return {
+          type = "publish", topic = random:pick(topics), payload = random(4) == 1 and "" or "x", qos = random(0, 2),
+          retain = random(2) == 1, packet_id = random(6), properties = properties(),
+        }
+      end,
+      function()
+        local subscriptions = {}
+        for i = 1, random(3) do
+          subscriptions[i] = { filter = random:pick(filters), qos = random(0, 2), retain_handling = random(0, 2) }
+        end
+        local identifier = { subscription_identifier = random(2) == 1 and random(9) or nil }
+        return { type = "subscribe", packet_id = random(6), subscriptions = subscriptions, properties = identifier }
+      end,
+      function() return { type = "unsubscribe", packet_id = random(6), filters = { random:pick(filters) } } end,
+      acknowledgement("puback"), acknowledgement("pubrec"), acknowledgement("pubrel"), acknowledgement("pubcomp"),
+      function() return { type = "pingreq" } end,
+      function() return { type = "auth", reason_code = random:pick({ 0x18, 0x19 }), properties = authentication } end,
+      function()
+        local expiry = { session_expiry_interval = random(3) == 1 and random(0, 9) or nil }
+        return { type = "disconnect", reason_code = random:pick({ 0, 4 }), properties = expiry }
+      end,
+    }
+    local seen = {}
+    for round = 1, 400 do
+      local version = random:pick({ 4, 5 })
+      local packet = { client_id = "c" .. random(4), clean_start = random(4) == 1 }
+      if random(2) == 1 then packet.will = { topic = "a/b", payload = "will", qos = random(0, 2), retain = random(2) == 1 } end
+      if version == 5 then
+        packet.properties = {
+          session_expiry_interval = random(2) == 1 and random(0, 20) or nil,
+          receive_maximum = random(2) == 1 and random(3) or nil,
+          topic_alias_maximum = random(0, 3),
+          authentication_method = random(3) == 1 and "M" or nil,
+        }
+        if packet.will then packet.will.properties = { will_delay_interval = random(0, 5) } end
+      end
+      local client = mqtt_raw.open(one, packet, version)
+      for _ = 1, random(20) do
+        local made = random:pick(packets)()
+        if made.qos == 0 then made.packet_id = nil end
+        if version == 4 then made.properties, made.reason_code = nil, nil end
+        -- What our codec does not write is another test's.
+        local bytes = cosocket.buffer()
+        if codec.encode(bytes, made, version) then client:send(bytes:take()) end
+        if random(4) == 1 then cosocket.sleep(random()) end
+      end
+      for _, answer in ipairs(client:all()) do seen[answer.type] = true end
+      if random(2) == 1 then client:drop() end
+      if round % 40 == 0 then
+        judge:publish("judge", "x", { qos = 0 })
+        judge:take({ payload = "x" })
+        local _ = one:clients(), one:snapshot()
+      end
+    end
+    for _, type in ipairs({ "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "suback", "unsuback", "auth" }) do
+      assert(seen[type], type)
+    end
+    -- Nothing is left of clients that are gone for good; those of 3.1.1 may come back whenever they like.
+    for i = 1, 4 do one:drop("c" .. i) end
+    cosocket.sleep(1e6)
+    local restored <close> = broker.new({ state = one:snapshot() })
+    test.equal(#restored:clients(), #one:clients() - 1, "all but the judge")
+    for _, client in ipairs(restored:clients()) do test.equal(client.expires_in, math.huge) end
+  end,
+
   ["wrong arguments raise, and an address in use is an error"] = function()
     test.raises("unknown option \"max_packet\"", broker.listen, "tcp://127.0.0.1:0", { max_packet = 1 })
     local one = assert(broker.listen("tcp://127.0.0.1:0"))

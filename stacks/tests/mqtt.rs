@@ -106,8 +106,7 @@ fn a_broker_knows_its_clients_by_their_certificates() {
     let folder = Folder::new("certificates");
     let mut paths = Vec::new();
     for name in ["localhost", "device-7"] {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let (certificate, key) = (folder.path(&format!("{name}.pem")), folder.path(&format!("{name}.key")));
         fs::write(&certificate, cert.pem()).expect("a file");
         fs::write(&key, signing_key.serialize_pem()).expect("a file");
