@@ -8,7 +8,7 @@
 --- MQTT 3.1.1 and 5, both to the full: QoS 0, 1 and 2; sessions that outlive connections, with what was published
 --- meanwhile; retained messages; wills, at once or with a delay; shared subscriptions, in both versions; subscription
 --- identifiers and options; topic aliases and flow control both ways; expiry of messages and sessions; enhanced
---- authentication; TCP, TLS and unix sockets, and any stream that is handed to `serve`.
+--- authentication; TCP, TLS, WebSocket and unix sockets, and any stream that is handed to `serve`.
 ---
 --- How clients take a server that can less is seen with the options from `maximum_qos` on; how they take one that
 --- goes astray, with `on_packet`, `drop`, `kill` and `snapshot`:
@@ -39,7 +39,7 @@ local subscriptions = require("mqtt.broker.subscriptions")
 local message_of = require("mqtt.broker.session").message
 
 ---@class mqtt.BrokerOptions: mqtt.ServerLimits
----@field tls? cosocket.TlsServerOptions For addresses that begin with `tls://`.
+---@field tls? cosocket.TlsServerOptions For addresses that begin with `tls://` or `wss://`.
 ---@field authenticate? async fun(client_id: string, username: string?, password: string?, client: mqtt.broker.Client): (boolean|integer)?, mqtt.Properties? Whether a client may connect; an integer is the reason code of a refusal, and then properties may follow, such as `server_reference`. Called in the client's own task.
 ---@field auth? table<string, async fun(exchange: mqtt.broker.Exchange): (boolean|integer)?, string?> Methods of enhanced authentication, by name: each answers as `authenticate`, and with what the client is told when it is accepted.
 ---@field authorize? async fun(client: mqtt.broker.Client, action: "publish"|"subscribe", topic: string): (boolean|integer)? Whether a client may publish to a topic, or subscribe to a filter.
@@ -109,7 +109,7 @@ local RANGES = {
 ---@field connections table<mqtt.broker.Connection, true> Accepted or not yet.
 ---@field connection_count integer
 ---@field closed boolean
----@field private listeners {listener: cosocket.Listener, scheme: string}[]
+---@field private listeners {listener: cosocket.Listener|websocket.Server, scheme: string, address: string}[]
 ---@field private forget_stop fun()
 local Broker = {}
 Broker.__index = Broker
@@ -260,21 +260,49 @@ local function accept(broker, listener)
   end
 end
 
+--- Listens for WebSocket (MQTT 5, 6): binary messages of the subprotocol `mqtt`.
+---@async
+---@param broker mqtt.Broker
+---@param address string
+---@param tls cosocket.TlsServerOptions?
+---@return websocket.Server? listener
+---@return cosocket.Error? err
+local function listen_websocket(broker, address, tls)
+  return require("websocket").listen(address, function(stream)
+    -- [MQTT-6.0.0-3]
+    if stream:subprotocol() ~= "mqtt" then return stream:close(1002, "the subprotocol is mqtt") end
+    -- Its task ends with the connection.
+    run(connections.new(broker, stream --[[@as cosocket.Stream]]))
+  end, { subprotocols = { "mqtt" }, origins = "*", tls = tls })
+end
+
+local SCHEMES = { tcp = "mqtt", tls = "mqtts", ws = "ws", wss = "wss", unix = "unix" }
+
 --- Listens at one more address.
 ---@async
----@param address string `"tcp://127.0.0.1:0"`, `"tls://..."` or `"unix:///path"`.
+---@param address string `"tcp://127.0.0.1:0"`, `"tls://..."`, `"ws://..."`, `"wss://..."` or `"unix:///path"`.
 ---@param options? {tls: cosocket.TlsServerOptions?} Default: the broker's.
 ---@return string? address Where: `"127.0.0.1:1883"`, or a path.
 ---@return cosocket.Error? err
 function Broker:listen(address, options)
   options = cosocket.check_options("listen", options, { tls = "table" })
   local scheme = type(address) == "string" and address:match("^(%a+)://")
-  local tls = scheme == "tls" and (options.tls or self.options.tls) or nil
-  local listener, err = cosocket.listen(address, { tls = tls })
+  if not SCHEMES[scheme] then
+    error("listen: the address must begin with tcp://, tls://, ws://, wss:// or unix://", 2)
+  end
+  local tls = (scheme == "tls" or scheme == "wss") and (options.tls or self.options.tls) or nil
+  local listener, err, where
+  if scheme == "ws" or scheme == "wss" then
+    listener, err = listen_websocket(self, address, tls)
+    where = listener and listener:address()
+  else
+    listener, err = cosocket.listen(address, { tls = tls })
+    where = listener and listener:local_address()
+    if listener then cosocket.spawn("mqtt broker", accept, self, listener) end
+  end
   if not listener then return nil, err end
-  table.insert(self.listeners, { listener = listener, scheme = scheme })
-  cosocket.spawn("mqtt broker", accept, self, listener)
-  return listener:local_address()
+  table.insert(self.listeners, { listener = listener, scheme = scheme, address = where })
+  return where
 end
 
 --- Where it listens: `"127.0.0.1:1883"`, or a path; `nil` when nowhere.
@@ -282,17 +310,15 @@ end
 ---@return string?
 function Broker:address(number)
   local one = self.listeners[number or 1]
-  return one and one.listener:local_address()
+  return one and one.address
 end
-
-local SCHEMES = { tcp = "mqtt", tls = "mqtts", unix = "unix" }
 
 --- Where it listens, as `mqtt.connect` wants it; `nil` when nowhere.
 ---@param number? integer As in `address`.
 ---@return string?
 function Broker:url(number)
   local one = self.listeners[number or 1]
-  return one and ("%s://%s"):format(SCHEMES[one.scheme], one.listener:local_address())
+  return one and ("%s://%s"):format(SCHEMES[one.scheme], one.address)
 end
 
 -- The end ---------------------------------------------------------------------
@@ -306,34 +332,31 @@ function Broker:snapshot()
   return { sessions = self.sessions:save(), retained = self.retained:all() }
 end
 
---- Stops to listen; nothing ends and nothing is published any more. Answers whether there was something to stop.
+--- Ends every connection and stops to listen. From now on nothing ends and nothing is published.
 ---@private
----@return boolean
-function Broker:stop()
-  if self.closed then return false end
+---@param finish fun(connection: mqtt.broker.Connection)
+---@return true
+function Broker:stop(finish)
+  if self.closed then return true end
   self.closed = true
   self.forget_stop()
   self.sessions:close()
+  for connection in pairs(self.connections) do finish(connection) end
   for _, one in ipairs(self.listeners) do one.listener:close() end
   return true
 end
 
---- Ends every connection, with a word to those who understand it, and stops to listen. Wills are not published.
+--- Ends every connection, with a word to those who understand it, and stops to listen. Wills are not published. May
+--- wait for WebSocket clients to close, too.
 ---@return true
 function Broker:close()
-  if self:stop() then
-    for connection in pairs(self.connections) do connection:disconnect(reason.server_shutting_down) end
-  end
-  return true
+  return self:stop(function(connection) connection:disconnect(reason.server_shutting_down) end)
 end
 
 --- Ends as a process does that is killed: nobody is told anything.
 ---@return true
 function Broker:kill()
-  if self:stop() then
-    for connection in pairs(self.connections) do connection:drop() end
-  end
-  return true
+  return self:stop(function(connection) connection:drop() end)
 end
 
 function Broker:__close()
@@ -376,7 +399,7 @@ end
 
 --- Starts a broker, in tasks of its own.
 ---@async
----@param addresses string|string[] `"tcp://127.0.0.1:0"`, `"tls://..."`, `"unix:///path"`, or a list of these.
+---@param addresses string|string[] `"tcp://127.0.0.1:0"`, `"tls://..."`, `"ws://..."`, `"unix:///path"`, or a list of these.
 ---@param options? mqtt.BrokerOptions
 ---@return mqtt.Broker? broker
 ---@return cosocket.Error? err

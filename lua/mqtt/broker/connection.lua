@@ -68,10 +68,13 @@ end
 
 --- Ends the connection without a word.
 function Connection:drop()
+  local stream = self.stream
   self.wire.cut = true
   self.wire:close()
-  self.stream:wake()
+  stream:wake()
   self:leave()
+  -- A WebSocket connection has parting words of its own.
+  if stream.lose then stream:lose(cosocket.error("closed", "mqtt.broker", "cut off on purpose")) end
 end
 
 -- Connecting ------------------------------------------------------------------
