@@ -102,9 +102,7 @@ function Client:subscribe(filter, options)
   local subscription = { filter = filter }
   for name, value in pairs(options) do subscription[name] = value end
   subscription.properties = nil
-  local packet = { type = "subscribe", packet_id = 60000, subscriptions = { subscription } }
-  packet.properties = options.properties
-  self:send(packet)
+  self:send({ type = "subscribe", packet_id = 60000, subscriptions = { subscription }, properties = options.properties })
   return self:expect("suback").reason_codes[1]
 end
 

@@ -3,7 +3,6 @@
 //! Random tests print their seed; `MOONWIRE_SEED` sets it.
 
 mod sqlite;
-mod store;
 
 use std::{
     env, fs,

@@ -1,0 +1,187 @@
+--- WebSocket (RFC 6455), client and server, with permessage-deflate (RFC 7692).
+---
+---     local websocket = require("websocket")
+---
+---     local connection <close> = assert(websocket.connect("wss://echo.example/"))
+---     assert(connection:send("hello"))
+---     local message, kind = assert(connection:receive())
+---
+---     local server = assert(websocket.listen("tcp://127.0.0.1:0", function(connection)
+---       for message, kind in connection:messages() do connection:send(message) end
+---     end))
+---
+--- `connection` knows messages (`websocket.connection`) and is a stream, too (`websocket.stream`).
+
+local close_code = require("websocket.close_code")
+local connection = require("websocket.connection")
+local cosocket = require("cosocket")
+local extension = require("websocket.extension")
+local handshake = require("websocket.handshake")
+local server = require("websocket.server")
+local session = require("websocket.session")
+require("websocket.stream")
+
+--- Seconds for name, connection, TLS and handshake together.
+local TIMEOUT = 30
+
+local websocket = {}
+
+--- Status codes of closing, by name.
+websocket.close_code = close_code
+
+---@class websocket.ConnectOptions: websocket.ConfigOptions
+---@field subprotocols? string|string[] Offered, best first; `connection:subprotocol()` says what the server chose.
+---@field headers? http.Fields More fields of the request.
+---@field origin? string What page is said to connect. Default: none.
+---@field compression? boolean|websocket.CompressionOptions Offer permessage-deflate. Default `false`: it costs some 300 KiB for each connection.
+---@field tls? cosocket.TlsOptions For `wss://`.
+---@field timeout? number Seconds until the connection must be open. Default 30.
+---@field proxy? string|false As in an HTTP request.
+---@field auth? table As in an HTTP request.
+---@field cookies? table As in an HTTP request: a jar.
+---@field unix? string Path of a Unix socket to connect to instead of the host.
+
+local OPTIONS = {
+  subprotocols = "string|table",
+  headers = "table|userdata",
+  origin = "string",
+  compression = "boolean|table",
+  tls = "table",
+  timeout = "number",
+  proxy = "string|boolean",
+  auth = "table",
+  cookies = "table",
+  unix = "string",
+  message_max = "integer",
+  frame_max = "integer",
+  keep_alive = "number",
+  keep_alive_timeout = "number",
+  close_timeout = "number",
+}
+
+--- The options that the HTTP client understands.
+local OF_HTTP = { "tls", "proxy", "auth", "cookies", "unix" }
+
+---@type http.Client?
+local http
+
+--- Subprotocols as a list; raises for what is none.
+---@param given string|string[]|nil
+---@param level integer
+---@return string[]
+local function subprotocol_list(given, level)
+  local list = type(given) == "string" and { given } or given or {}
+  for _, name in ipairs(list --[[@as string[] ]]) do
+    if not handshake.valid_subprotocol(name) then
+      error(("websocket.connect: %q is not the name of a subprotocol"):format(tostring(name)), level + 1)
+    end
+  end
+  return list --[[@as string[] ]]
+end
+
+--- The fields of the request: the handshake's and the caller's.
+---@param ours [string, string][]
+---@param given http.Fields?
+---@return [string, string][]
+local function merged(ours, given)
+  local list = {}
+  for _, pair in ipairs(ours) do list[#list + 1] = pair end
+  if not given then return list end
+  if type(given) == "table" and given[1] then
+    for _, pair in ipairs(given) do list[#list + 1] = pair end
+    return list
+  end
+  for name, value in pairs(given) do
+    for _, one in ipairs(type(value) == "table" and value or { value }) do list[#list + 1] = { name, one } end
+  end
+  return list
+end
+
+--- A failed connection: nothing of it stays.
+---@param stream cosocket.Stream
+---@param message string
+---@return nil
+---@return cosocket.Error
+local function refused(stream, message)
+  stream:close()
+  return nil, cosocket.error("protocol", "websocket.connect", message)
+end
+
+---@async
+---@param address string
+---@param options websocket.ConnectOptions
+---@param level integer
+---@return websocket.Connection? connection
+---@return cosocket.Error? err
+local function connect(address, options, level)
+  if type(address) ~= "string" or not address:match("^[Ww][Ss][Ss]?://") then
+    error(("websocket.connect: an address begins with ws:// or wss://, unlike %q"):format(tostring(address)), level + 1)
+  end
+  local subprotocols = subprotocol_list(options.subprotocols, level + 1)
+  local compression = extension.check("websocket.connect", options.compression, level + 1)
+  local fields, offer = handshake.request(subprotocols, compression, options.origin)
+  local asked = { headers = merged(fields, options.headers), timeout = options.timeout or TIMEOUT, decompress = false }
+  for _, name in ipairs(OF_HTTP) do asked[name] = options[name] end
+  http = http or require("http.client").new("websocket.connect")
+  local stream, rest, response = http:upgrade(address, asked)
+  if not stream then
+    ---@cast rest cosocket.Error
+    if rest.kind ~= "refused" then return nil, rest end
+    local message = ("the server does not speak WebSocket here: %s"):format(rest.message)
+    return nil, cosocket.error("refused", "websocket.connect", message, {
+      code = rest.code,
+      response = rest.response,
+      cause = rest,
+    })
+  end
+  ---@cast response http.Response
+  local agreed, mistake = handshake.check_response(function(name) return response.headers:get(name) end, offer)
+  if not agreed then return refused(stream, mistake --[[@as string]]) end
+  return connection.new(stream, session.config("client", options, agreed), rest --[[@as cosocket.Buffer]])
+end
+
+--- Connects: `"ws://host/path"` or `"wss://host/path"`.
+---@async
+---@param address string
+---@param options? websocket.ConnectOptions
+---@return websocket.Connection? connection
+---@return cosocket.Error? err `refused` with `code` (the HTTP status) and `response` when the server says no; `protocol`, `resolve`, `connect`, `tls`, `timeout`, `closed`
+function websocket.connect(address, options)
+  options = cosocket.check_options("websocket.connect", options, OPTIONS)
+  return connect(address, options, 2)
+end
+
+local STREAM_OPTIONS = { subprotocol = "string" }
+for name, kind in pairs(OPTIONS) do
+  if name ~= "subprotocols" then STREAM_OPTIONS[name] = kind end
+end
+
+---@class websocket.StreamOptions: websocket.ConnectOptions
+---@field subprotocol string The protocol that is spoken within; a server that does not agree to it is left.
+
+--- Connects a stream of bytes over WebSocket, for a protocol such as MQTT (`subprotocol = "mqtt"`): binary messages whose
+--- borders mean nothing.
+---@async
+---@param address string
+---@param options websocket.StreamOptions
+---@return websocket.Connection? stream
+---@return cosocket.Error? err
+function websocket.connect_stream(address, options)
+  options = cosocket.check_options("websocket.connect_stream", options, STREAM_OPTIONS)
+  local given = {}
+  for name, value in pairs(options) do given[name] = value end
+  given.subprotocols = options.subprotocol
+  local made, err = connect(address, given, 2)
+  if not made then return nil, err end
+  if options.subprotocol and made:subprotocol() ~= options.subprotocol then
+    made:close(close_code.protocol_error)
+    local message = ("the server does not speak the subprotocol %q"):format(options.subprotocol)
+    return nil, cosocket.error("refused", "websocket.connect_stream", message)
+  end
+  return made
+end
+
+websocket.listen = server.listen
+websocket.accept = server.accept
+
+return websocket
