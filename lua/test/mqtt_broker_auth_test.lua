@@ -22,7 +22,8 @@ local function mirror(exchange)
 end
 
 local function auth(code, data, method)
-  return { type = "auth", reason_code = code, properties = { authentication_method = method or "MIRROR", authentication_data = data } }
+  local properties = { authentication_method = method or "MIRROR", authentication_data = data }
+  return { type = "auth", reason_code = code, properties = properties }
 end
 
 local function mirrored(data)
@@ -106,7 +107,7 @@ return {
       test.equal(#one:clients(), 1)
     end,
 
-    ["a client is refused when its answer is wrong, when its method is unknown, and when it says something else"] = function()
+    ["a client is refused for a wrong answer, an unknown method, and for saying something else"] = function()
       local one <close> = broker.new({ auth = { MIRROR = mirror } })
       local a = connect(one, mirrored("good morning"))
       test.equal(a.connack.reason_code, 0x87)
@@ -277,7 +278,8 @@ return {
     local one <close> = broker.new({ response_information = "responses/7" })
     local function told(asked)
       local properties = { request_response_information = asked }
-      return connect(one, { client_id = "c", clean_start = true, properties = properties }).connack.properties.response_information
+      local client = connect(one, { client_id = "c", clean_start = true, properties = properties })
+      return client.connack.properties.response_information
     end
     test.equal({ told(true), told(false) or "none" }, { "responses/7", "none" })
   end,

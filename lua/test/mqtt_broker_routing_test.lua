@@ -202,12 +202,14 @@ return {
       local one <close> = broker.new()
       local watcher = clients(one, "watcher")
       watcher:subscribe("will", { qos = 2 })
-      local delayed = { qos = 2, properties = { will_delay_interval = 10, content_type = "c", user_property = { { "a", "b" } } } }
+      local user = { { "a", "b" } }
+      local properties = { will_delay_interval = 10, content_type = "c", user_property = user }
+      local delayed = { qos = 2, properties = properties }
       connect(one, with_will(delayed, { session_expiry_interval = 100 })):drop()
       cosocket.sleep(9)
       watcher:silent()
       cosocket.sleep(1)
-      test.equal(watcher:take({ payload = "w", qos = 2 }).properties, { content_type = "c", user_property = { { "a", "b" } } })
+      test.equal(watcher:take({ payload = "w", qos = 2 }).properties, { content_type = "c", user_property = user })
       connect(one, with_will(delayed, { session_expiry_interval = 5 })):drop()
       cosocket.sleep(4)
       watcher:silent()

@@ -125,7 +125,7 @@ return {
     test.equal(a.connack.session_present, false)
   end,
 
-  ["without a session expiry interval the session ends with its connection, and with the largest one never"] = function()
+  ["without an expiry interval a session ends with its connection, and with the largest one never"] = function()
     local one <close> = broker.new()
     connect(one, { client_id = "short", clean_start = false }):drop()
     connect(one, { client_id = "ever", properties = { session_expiry_interval = 0xFFFFFFFF } }):drop()

@@ -97,7 +97,7 @@ return {
     test.equal(client:expect("publish").properties, { user_property = properties.user_property, response_topic = "r" })
   end,
 
-  ["one copy of a message has the identifiers of all subscriptions that match, and the highest of their QoS"] = function()
+  ["one copy has the identifiers of all subscriptions that match, and the highest of their QoS"] = function()
     local one <close> = broker.new()
     local client = mqtt_raw.connect(one)
     local function subscribe(filter, identifier, qos)
@@ -424,7 +424,8 @@ return {
 
   ["clients are listed, with what is known of them"] = function()
     local one <close> = broker.new()
-    local a = mqtt_raw.connect(one, { client_id = "a", username = "u", properties = { session_expiry_interval = 60, receive_maximum = 1 } })
+    local properties = { session_expiry_interval = 60, receive_maximum = 1 }
+    local a = mqtt_raw.connect(one, { client_id = "a", username = "u", properties = properties })
     mqtt_raw.connect(one, { client_id = "b", clean_start = true }, 4)
     a:subscribe("t", { qos = 1 })
     a:subscribe("s")
@@ -528,7 +529,9 @@ return {
     for round = 1, 400 do
       local version = random:pick({ 4, 5 })
       local packet = { client_id = "c" .. random(4), clean_start = random(4) == 1 }
-      if random(2) == 1 then packet.will = { topic = "a/b", payload = "will", qos = random(0, 2), retain = random(2) == 1 } end
+      if random(2) == 1 then
+        packet.will = { topic = "a/b", payload = "will", qos = random(0, 2), retain = random(2) == 1 }
+      end
       if version == 5 then
         packet.properties = {
           session_expiry_interval = random(2) == 1 and random(0, 20) or nil,
@@ -556,9 +559,8 @@ return {
         local _ = one:clients(), one:snapshot()
       end
     end
-    for _, type in ipairs({ "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "suback", "unsuback", "auth" }) do
-      assert(seen[type], type)
-    end
+    local answers = { "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "suback", "unsuback", "auth" }
+    for _, type in ipairs(answers) do assert(seen[type], type) end
     -- Nothing is left of clients that are gone for good; those of 3.1.1 may come back whenever they like.
     for i = 1, 4 do one:drop("c" .. i) end
     cosocket.sleep(1e6)

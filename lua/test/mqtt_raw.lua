@@ -102,7 +102,9 @@ function Client:subscribe(filter, options)
   local subscription = { filter = filter }
   for name, value in pairs(options) do subscription[name] = value end
   subscription.properties = nil
-  self:send({ type = "subscribe", packet_id = 60000, subscriptions = { subscription }, properties = options.properties })
+  local packet = { type = "subscribe", packet_id = 60000, subscriptions = { subscription } }
+  packet.properties = options.properties
+  self:send(packet)
   return self:expect("suback").reason_codes[1]
 end
 

@@ -232,6 +232,7 @@ return {
     refused(whole, "other_application", "another application", { application_id = 78 })
     refused(whole:sub(1, #whole - 4096), "SQLITE_CORRUPT", "is damaged", options)
     refused(whole:sub(1, 5000), "SQLITE_CORRUPT", "is damaged", options)
+    refused(whole:sub(1, #whole - 1), "SQLITE_CORRUPT", "its end is missing", options)
     refused(whole:sub(1, 50), "SQLITE_CORRUPT", "is damaged", options)
     refused("x" .. whole:sub(2), "SQLITE_NOTADB", "is not a database", options)
     refused(("no database "):rep(1000), "SQLITE_NOTADB", "is not a database", options)

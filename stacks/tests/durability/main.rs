@@ -3,6 +3,7 @@
 //! Random tests print their seed; `MOONWIRE_SEED` sets it.
 
 mod sqlite;
+mod store;
 
 use std::{
     env, fs,

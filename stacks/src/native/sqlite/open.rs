@@ -1,8 +1,8 @@
 //! Opening a file: what is refused is left byte for byte as it is.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -91,6 +91,18 @@ fn look(config: &Config) -> Result<(), Error> {
         );
         return Err(coded(OP, "SQLITE_CORRUPT", message));
     }
+    if let Some(size) = size
+        && !has_log
+        && !fs::exists(beside(&config.path, "-journal")).unwrap_or(false)
+        && page_size(&config.path).is_some_and(|page| size % page != 0)
+    {
+        // SQLite would read zeros for what is missing of the last page.
+        let message = format!(
+            "{} is damaged: its end is missing; restore it from a copy, or move it away to begin a new one",
+            config.shown
+        );
+        return Err(coded(OP, "SQLITE_CORRUPT", message));
+    }
     if size.is_none() {
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(config.mode).open(&config.path) {
@@ -101,6 +113,16 @@ fn look(config: &Config) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What the head of a database says about its pages (<https://www.sqlite.org/fileformat.html>, 1.3).
+fn page_size(path: &Path) -> Option<u64> {
+    let mut head = [0; 18];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let size = u64::from(u16::from_be_bytes([head[16], head[17]]));
+    // A size that does not fit its field is written as 1.
+    let size = if size == 1 { 65_536 } else { size };
+    (head.starts_with(b"SQLite format 3\0") && size > 0).then_some(size)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,0 +1,211 @@
+--- One connection to an origin: a stream, what has come and is not read, what waits to leave. It carries one exchange
+--- after another (RFC 9112, 9.3): a request goes out while the answer may already be coming.
+
+local codec = require("http.codec")
+local cosocket = require("cosocket")
+
+local now = cosocket.now
+local decode_response = codec.decode_response
+
+--- Bytes of a request's body that wait to leave before more is asked of whoever makes it.
+local OUTPUT_MAX = 65536
+--- Bytes of an answer that are kept while the request is still on its way.
+local EARLY_MAX = 1048576
+--- Interim answers before the final one.
+local INFORMATIONAL_MAX = 32
+
+--- What one exchange needs. The client makes it.
+---@class http.Exchange
+---@field method string
+---@field wire string? The whole head, when it was made before.
+---@field target string What stands in the request line.
+---@field base http.Headers?
+---@field headers http.Headers?
+---@field length integer? Of the body; `codec.CHUNKED`; `nil` for a request without.
+---@field body http.Upload?
+---@field trailers (table<string, string>|fun(): table<string, string>)?
+---@field expect number? Seconds to wait for 100 before the body is sent.
+---@field upgrade boolean? 101 is an answer that is hoped for.
+---@field deadline number When everything has to be over, on the scale of `cosocket.now`.
+---@field idle number Seconds without a byte either way.
+---@field head_max integer?
+---@field fields_max integer?
+---@field on_informational fun(status: integer, headers: http.Headers)?
+
+---@class http.Connection
+---@field stream cosocket.Stream
+---@field input cosocket.Buffer
+---@field output cosocket.Buffer
+---@field origin http.PoolOrigin
+---@field idle_since number
+---@field keep_alive number? Seconds after which the other side said it would close.
+---@field reused boolean It has carried an exchange before.
+local Connection = {}
+Connection.__index = Connection
+Connection.__name = "http.Connection"
+
+local connection = {}
+
+---@param stream cosocket.Stream
+---@param origin http.PoolOrigin
+---@return http.Connection
+function connection.new(stream, origin)
+  return setmetatable({
+    stream = stream,
+    input = cosocket.buffer(),
+    output = cosocket.buffer(),
+    origin = origin,
+    idle_since = 0,
+    reused = false,
+  }, Connection)
+end
+
+--- Waits until bytes have moved, either way.
+---@async
+---@param deadline number
+---@param idle number
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:turn(deadline, idle)
+  local quiet = now() + idle
+  return self.stream:turn(self.input, self.output, quiet < deadline and quiet or deadline)
+end
+
+--- Whether another exchange may begin: nothing has come that nobody asked for, and the other side has not closed.
+---@async
+---@return boolean
+function Connection:is_fresh()
+  if #self.input > 0 then return false end
+  local _, err = self.stream:turn(self.input, self.output, 0)
+  return err ~= nil and err.kind == "timeout" and #self.input == 0
+end
+
+--- Appends what comes next of the body, up to `OUTPUT_MAX` bytes in all.
+---@async
+---@param exchange http.Exchange
+---@return boolean? more
+---@return cosocket.Error? err
+function Connection:load(exchange)
+  local output, body = self.output, exchange.body --[[@as http.Upload]]
+  local chunked = exchange.length == codec.CHUNKED
+  while #output < OUTPUT_MAX do
+    local piece, err = body:read()
+    if err then return nil, err end
+    if not piece then
+      if chunked then
+        local trailers = exchange.trailers
+        if type(trailers) == "function" then trailers = trailers() end
+        local ok, refused = codec.encode_last_chunk(output, trailers)
+        if not ok then return nil, refused end
+      end
+      return false
+    end
+    if chunked and #piece > 0 then
+      output:append(("%x\r\n"):format(#piece), piece, "\r\n")
+    else
+      output:append(piece)
+    end
+  end
+  return true
+end
+
+--- Sends the request and waits for the head of the answer. `seen` is whether a byte of an answer has come, `unsent`
+--- whether the request was left unfinished because the answer made it useless.
+---@async
+---@param exchange http.Exchange
+---@return integer? status
+---@return string|cosocket.Error reason
+---@return integer|boolean minor After an error: `seen`.
+---@return http.Headers? headers
+---@return integer? length
+---@return integer? flags
+---@return boolean? unsent
+function Connection:exchange(exchange)
+  local input, output, stream = self.input, self.output, self.stream
+  local deadline, idle, method = exchange.deadline, exchange.idle, exchange.method
+  local head_max, fields_max = exchange.head_max, exchange.fields_max
+  local wire = exchange.wire
+  if wire then
+    output:append(wire)
+  else
+    local ok, err = codec.encode_request(output, method, exchange.target, exchange.length, exchange.base, exchange.headers)
+    if not ok then return nil, err, false end
+  end
+  local sending = exchange.body ~= nil
+  --- When the body is sent although nobody has said 100.
+  local held = sending and exchange.expect and now() + exchange.expect or nil
+  local interim, seen = 0, false
+  while true do
+    if sending and not held then
+      local more, err = self:load(exchange)
+      if more == nil then return nil, err, seen end
+      sending = more --[[@as boolean]]
+    end
+    local quiet = now() + idle
+    local limit = quiet < deadline and quiet or deadline
+    local ok, err = stream:turn(input, output, held and held < limit and held or limit)
+    if #input > 0 then
+      seen = true
+      local status, reason, minor, headers, length, flags = decode_response(input, method, head_max, fields_max)
+      while status and status < 200 and (status ~= 101 or not exchange.upgrade) do
+        interim = interim + 1
+        if status == 101 then
+          return nil, cosocket.error("protocol", "http", "the server switches protocols, which nobody asked for"), true
+        elseif interim > INFORMATIONAL_MAX then
+          return nil, cosocket.error("limit", "http", ("more than %d interim answers"):format(INFORMATIONAL_MAX)), true
+        end
+        -- RFC 9110, 10.1.1: now the body is wanted.
+        if status == 100 then held = nil end
+        if exchange.on_informational then exchange.on_informational(status, headers) end
+        status, reason, minor, headers, length, flags = decode_response(input, method, head_max, fields_max)
+      end
+      if status then
+        if not sending and #output == 0 then return status, reason, minor, headers, length, flags, false end
+        -- RFC 9112, 9.5: an answer that says no ends the sending, and then the connection.
+        if held or status >= 300 then return status, reason, minor, headers, length, flags, true end
+        ok, err = self:send_rest(exchange, sending)
+        if not ok then return nil, err, true end
+        return status, reason, minor, headers, length, flags, false
+      elseif reason then
+        return nil, reason, true
+      end
+    end
+    if not ok then
+      if held and err.kind == "timeout" and now() >= held then
+        held = nil
+      else
+        return nil, err, seen
+      end
+    end
+  end
+end
+
+--- Sends what is left of a request whose answer has begun.
+---@private
+---@async
+---@param exchange http.Exchange
+---@param sending boolean
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:send_rest(exchange, sending)
+  while sending or #self.output > 0 do
+    if sending then
+      local more, err = self:load(exchange)
+      if more == nil then return nil, err end
+      sending = more --[[@as boolean]]
+    end
+    local ok, err = self:turn(exchange.deadline, exchange.idle)
+    if not ok then return nil, err end
+    if #self.input > EARLY_MAX then
+      local message = ("the server sent %d bytes of its answer without reading the request"):format(#self.input)
+      return nil, cosocket.error("limit", "http", message)
+    end
+  end
+  return true
+end
+
+function Connection:close()
+  self.stream:close()
+end
+
+return connection

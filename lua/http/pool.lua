@@ -1,0 +1,271 @@
+--- Connections that wait for their next exchange, by origin. Nothing runs here by itself: what is too old is closed
+--- when somebody asks or brings something back.
+
+local connection = require("http.connection")
+local cosocket = require("cosocket")
+local target = require("http.target")
+
+local now = cosocket.now
+
+--- Seconds after which who waits for a connection looks for ones that nobody will bring back.
+local LOOK_AGAIN = 1
+--- Seconds before the other side's own limit at which a connection is old.
+local MARGIN = 1
+
+---@class http.PoolOrigin
+---@field key string
+---@field idle http.Connection[] The one used last is the last.
+---@field busy table<http.Connection, true> Weak: a response that is forgotten gives its place back.
+---@field opening integer
+---@field waiting {event: cosocket.Event, connection: http.Connection?}[]
+
+---@class http.Pool
+---@field private origins table<string, http.PoolOrigin>
+---@field private idle_count integer
+---@field private connections_max integer Per origin.
+---@field private idle_max integer In all.
+---@field private keep_alive number
+---@field private closed boolean
+local Pool = {}
+Pool.__index = Pool
+Pool.__name = "http.Pool"
+
+local pool = {}
+
+---@param connections_max integer
+---@param idle_max integer
+---@param keep_alive number
+---@return http.Pool
+function pool.new(connections_max, idle_max, keep_alive)
+  return setmetatable({
+    origins = {},
+    idle_count = 0,
+    connections_max = connections_max,
+    idle_max = idle_max,
+    keep_alive = keep_alive,
+    closed = false,
+  }, Pool)
+end
+
+---@param key string
+---@return http.PoolOrigin
+local function new_origin(key)
+  return { key = key, idle = {}, busy = setmetatable({}, { __mode = "k" }), opening = 0, waiting = {} }
+end
+
+--- How many connections an origin has in use. Those whose task was cancelled have been closed, and count no more.
+---@param origin http.PoolOrigin
+---@return integer
+local function count_busy(origin)
+  local count = origin.opening
+  for used in pairs(origin.busy) do
+    if used.stream:peer_address() then count = count + 1 else origin.busy[used] = nil end
+  end
+  return count
+end
+
+--- A connection that is idle and fit, or nothing.
+---@async
+---@param origin http.PoolOrigin
+---@return http.Connection?
+function Pool:take_idle(origin)
+  local idle = origin.idle
+  local at = now()
+  while #idle > 0 do
+    local found = table.remove(idle) --[[@as http.Connection]]
+    self.idle_count = self.idle_count - 1
+    local age = at - found.idle_since
+    if age < self.keep_alive and age < (found.keep_alive or math.huge) and found:is_fresh() then
+      origin.busy[found] = true
+      return found
+    end
+    found:close()
+  end
+end
+
+--- A connection of the origin `key`: an idle one, a new one, or the next that is given back.
+---@async
+---@param key string
+---@param deadline number
+---@param to http.Target
+---@param route http.Route
+---@param timeout number Seconds for a new connection.
+---@param fresh? boolean Not one that has been used before.
+---@return http.Connection? connection
+---@return cosocket.Error? err
+function Pool:acquire(key, deadline, to, route, timeout, fresh)
+  if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
+  local origin = self.origins[key]
+  if not origin then
+    origin = new_origin(key)
+    self.origins[key] = origin
+  end
+  local found = not fresh and self:take_idle(origin)
+  if found then return found end
+  if count_busy(origin) + #origin.idle >= self.connections_max then
+    if #origin.idle > 0 then
+      -- A fresh one is wanted: it takes the place of one that is idle.
+      table.remove(origin.idle, 1):close()
+      self.idle_count = self.idle_count - 1
+    else
+      local ok, err = self:wait(origin, deadline)
+      if not ok then return nil, err end
+      if ok ~= true then
+        ---@cast ok http.Connection
+        if not fresh and ok:is_fresh() then return ok end
+        origin.busy[ok] = nil
+        ok:close()
+      end
+    end
+  end
+  origin.opening = origin.opening + 1
+  self:sweep()
+  -- Closed when the task is cancelled meanwhile, too.
+  local opening <close> = setmetatable({}, {
+    __close = function()
+      origin.opening = origin.opening - 1
+      if #origin.waiting > 0 then self:serve(origin) end
+    end,
+  })
+  local stream, err = target.dial(to, route, math.max(0, math.min(timeout, deadline - now())))
+  if not stream then return nil, err end
+  if self.closed then
+    stream:close()
+    return nil, cosocket.error("closed", "http", "the client is closed")
+  end
+  local made = connection.new(stream, origin)
+  origin.busy[made] = true
+  return made
+end
+
+--- Waits in line for a place, which may come with a connection in it.
+---@private
+---@async
+---@param origin http.PoolOrigin
+---@param deadline number
+---@return http.Connection|true|nil place
+---@return cosocket.Error? err
+function Pool:wait(origin, deadline)
+  local mine = { event = cosocket.event() } ---@type {event: cosocket.Event, connection: http.Connection?}
+  table.insert(origin.waiting, mine)
+  local place <close> = setmetatable({}, {
+    __close = function()
+      for i, other in ipairs(origin.waiting) do
+        if other == mine then table.remove(origin.waiting, i) end
+      end
+      -- Given, but never taken: the task was cancelled.
+      if mine.connection then self:release(mine.connection, true) end
+    end,
+  })
+  while true do
+    local seconds = deadline - now()
+    if seconds <= 0 then
+      local message = ("all %d connections to the server are in use (connections_max)"):format(self.connections_max)
+      return nil, cosocket.error("timeout", "http", message)
+    end
+    local _, err = cosocket.select(mine.event, math.min(seconds, LOOK_AGAIN))
+    if type(err) == "table" then return nil, err end
+    if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
+    local given = mine.connection
+    if given then
+      mine.connection = nil
+      return given
+    end
+    if origin.waiting[1] == mine and count_busy(origin) + #origin.idle < self.connections_max then return true end
+    mine.event:clear()
+  end
+end
+
+--- Tells the first in line that there is a place.
+---@private
+---@param origin http.PoolOrigin
+---@param given? http.Connection
+function Pool:serve(origin, given)
+  local first = origin.waiting[1]
+  if not first then return end
+  if given then
+    table.remove(origin.waiting, 1)
+    first.connection = given
+  end
+  first.event:set()
+end
+
+--- Takes a connection back. `keep`: another exchange may follow.
+---@param used http.Connection
+---@param keep boolean
+function Pool:release(used, keep)
+  local origin = used.origin
+  if not keep or self.closed or #used.input > 0 or #used.output > 0 then
+    origin.busy[used] = nil
+    used:close()
+    if #origin.waiting > 0 then self:serve(origin) end
+    return
+  end
+  used.reused = true
+  if #origin.waiting > 0 then return self:serve(origin, used) end
+  origin.busy[used] = nil
+  used.idle_since = now()
+  local idle = origin.idle
+  idle[#idle + 1] = used
+  self.idle_count = self.idle_count + 1
+  if self.idle_count > self.idle_max then self:sweep(true) end
+end
+
+--- What is no longer the pool's: it was upgraded, say.
+---@param used http.Connection
+function Pool:give_up(used)
+  used.origin.busy[used] = nil
+  if #used.origin.waiting > 0 then self:serve(used.origin) end
+end
+
+--- Closes what has been idle for too long; and, with `one`, the one that has been for longest.
+---@private
+---@param one? boolean
+function Pool:sweep(one)
+  local at, oldest = now(), nil ---@type number, http.PoolOrigin?
+  for key, origin in pairs(self.origins) do
+    local idle = origin.idle
+    while idle[1] and at - idle[1].idle_since >= self.keep_alive do
+      table.remove(idle, 1):close()
+      self.idle_count = self.idle_count - 1
+    end
+    if idle[1] and (not oldest or idle[1].idle_since < oldest.idle[1].idle_since) then oldest = origin end
+    if not idle[1] and origin.opening == 0 and not next(origin.busy) and #origin.waiting == 0 then
+      self.origins[key] = nil
+    end
+  end
+  if one and oldest and self.idle_count > self.idle_max then
+    table.remove(oldest.idle, 1):close()
+    self.idle_count = self.idle_count - 1
+  end
+end
+
+--- Remembers for how long the other side keeps an idle connection: `Keep-Alive: timeout=5, max=100`.
+---@param used http.Connection
+---@param field string
+function pool.note_keep_alive(used, field)
+  local seconds = tonumber(field:match("timeout=%s*\"?(%d+)"))
+  if seconds then used.keep_alive = math.max(0, seconds - MARGIN) end
+end
+
+--- How many connections are open: in use, and idle.
+---@return integer busy
+---@return integer idle
+function Pool:count()
+  local busy = 0
+  for _, origin in pairs(self.origins) do busy = busy + count_busy(origin) end
+  return busy, self.idle_count
+end
+
+--- Closes what is idle; what is in use is closed when it comes back.
+function Pool:close()
+  self.closed = true
+  for _, origin in pairs(self.origins) do
+    for _, idle in ipairs(origin.idle) do idle:close() end
+    origin.idle = {}
+    for _, waiting in ipairs(origin.waiting) do waiting.event:set() end
+  end
+  self.idle_count = 0
+end
+
+return pool

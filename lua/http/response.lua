@@ -1,0 +1,287 @@
+--- The answer to a request: its head, and its body piece by piece or whole.
+
+local bodies = require("http.body")
+local compress = require("compress")
+local cosocket = require("cosocket")
+local json = require("json")
+
+local now = cosocket.now
+
+--- Bytes of one piece that was decoded.
+local PIECE_MAX = 65536
+--- How many content codings may lie over one another.
+local CODINGS_MAX = 3
+
+---@class http.Response
+---@field status integer
+---@field reason string As the server sent it; often empty.
+---@field ok boolean Whether the status is from 200 to 299.
+---@field version "1.1"|"1.0"
+---@field headers http.Headers
+---@field url string Of what answered, after redirects.
+---@field method string Of what answered.
+---@field body string? The whole body; not with `stream`.
+---@field trailers http.Headers? Once the body has ended, when it was chunked.
+---@field redirects string[]? The URLs that redirected here, first to last.
+---@field private connection http.Connection? While the body is read.
+---@field private pool http.Pool
+---@field private length http.Length
+---@field private keep boolean The connection may carry another exchange.
+---@field private reader http.Reader?
+---@field private decode (fun(): string?, cosocket.Error?)?
+---@field private deadline number
+---@field private idle number
+---@field private body_max number
+---@field private err cosocket.Error?
+local Response = {}
+Response.__index = Response
+Response.__name = "http.Response"
+
+local response = {}
+
+--- The connection is not needed any more.
+---@param self http.Response
+---@param keep boolean
+local function let_go(self, keep)
+  local connection = self.connection
+  if not connection then return end
+  self.connection = nil
+  self.pool:release(connection, keep)
+end
+
+---@param self http.Response
+---@param err cosocket.Error
+---@return nil
+---@return cosocket.Error err
+local function fail(self, err)
+  self.err = err
+  let_go(self, false)
+  return nil, err
+end
+
+--- The body did not come to its end. A message that timed out leaves a connection that nobody can use.
+---@param self http.Response
+---@param err cosocket.Error
+---@param received integer
+---@return nil
+---@return cosocket.Error err
+local function cut(self, err, received)
+  if err.kind == "timeout" then
+    local of = self.length >= 0 and (" of %d"):format(self.length) or ""
+    local message = ("no more of the body came in time, after %d%s bytes"):format(received, of)
+    err = cosocket.error("timeout", "http", message, { cause = err, received = received })
+  end
+  return fail(self, err)
+end
+
+--- The next bytes of the body, out of whatever carried them.
+---@async
+---@param self http.Response
+---@return string? piece
+---@return cosocket.Error? err
+local function read_raw(self)
+  local connection = self.connection
+  if not connection then return nil, self.err end
+  local reader = self.reader
+  if not reader then
+    reader = bodies.reader(connection.stream, connection.input, self.length)
+    self.reader = reader
+  end
+  local left = self.deadline - now()
+  reader.timeout = left < self.idle and left or self.idle
+  local piece, err = reader:read()
+  if err then return cut(self, err, reader.received) end
+  if reader.ended then
+    self.trailers = reader.trailers
+    let_go(self, self.keep)
+  end
+  return piece
+end
+
+--- Undoes one coding over what `source` reads.
+---@param self http.Response
+---@param coding compress.Coding
+---@param limits compress.DecoderOptions
+---@param source fun(): string?, cosocket.Error?
+---@return fun(): string?, cosocket.Error?
+local function decoding(self, coding, limits, source)
+  local decoder = compress.decoder(coding, limits)
+  local encoded, decoded = cosocket.buffer(), cosocket.buffer()
+  local drained, began, ended = true, false, false
+  return function()
+    while not ended do
+      if drained and #encoded == 0 then
+        local piece, err = source()
+        if piece then
+          began = began or #piece > 0
+          encoded:append(piece)
+        elseif err then
+          return nil, err
+        else
+          ended = true
+          -- A body without bytes is not encoded either, whatever the field says.
+          local whole, broken = not began, nil
+          if began then whole, broken = decoder:finish() end
+          if not whole then return fail(self, broken --[[@as cosocket.Error]]) end
+          return nil
+        end
+      end
+      local done, err = decoder:decode(encoded, decoded, PIECE_MAX)
+      if done == nil then return fail(self, err --[[@as cosocket.Error]]) end
+      drained = done
+      if #decoded > 0 then return decoded:take() end
+    end
+    return nil, self.err
+  end
+end
+
+local CODINGS = { gzip = "gzip", ["x-gzip"] = "gzip", deflate = "deflate", br = "br", zstd = "zstd" }
+
+--- Prepares to undo the content codings that the head names. One that is not known is left to the caller, with those
+--- below it.
+---@param self http.Response
+---@param field string
+---@param limits compress.DecoderOptions
+---@return true? ok
+---@return cosocket.Error? err
+function response.decode(self, field, limits)
+  local names = {}
+  for name in field:gmatch("[^,%s]+") do table.insert(names, 1, name:lower()) end
+  if #names > CODINGS_MAX then
+    return fail(self, cosocket.error("limit", "http", ("%d content codings are more than %d"):format(#names, CODINGS_MAX)))
+  end
+  local source = function() return read_raw(self) end
+  local any = false
+  for _, name in ipairs(names) do
+    local coding = CODINGS[name]
+    if coding then
+      source, any = decoding(self, coding, limits, source), true
+    elseif name ~= "identity" then
+      break
+    end
+  end
+  if any then self.decode = source end
+  return true
+end
+
+---@param self table What the client knows of the answer.
+---@return http.Response
+function response.new(self)
+  return setmetatable(self, Response)
+end
+
+--- Reads the whole body into `body`.
+---@async
+---@param self http.Response
+---@return true? ok
+---@return cosocket.Error? err
+function response.collect(self)
+  local length, body_max = self.length, self.body_max
+  if length > body_max then
+    local message = ("the body has %d bytes, more than %d (body_max)"):format(length, body_max)
+    return fail(self, cosocket.error("limit", "http", message))
+  end
+  if length >= 0 and not self.decode and not self.reader then
+    -- What most answers are: a short body that came with its head.
+    local connection = self.connection --[[@as http.Connection]]
+    local input = connection.input
+    while #input < length do
+      local ok, err = connection:turn(self.deadline, self.idle)
+      if not ok then
+        ---@cast err cosocket.Error
+        if err.kind == "closed" then
+          local message = ("the connection ended after %d of %d bytes of the body"):format(#input, length)
+          err = cosocket.error("closed", "http", message, { cause = err, code = err.code, received = #input })
+        end
+        return cut(self, err, #input)
+      end
+    end
+    self.body = input:take(length)
+    let_go(self, self.keep)
+    return true
+  end
+  local pieces, size = {}, 0
+  while true do
+    local piece, err = self:read()
+    if not piece then
+      if err then return nil, err end
+      break
+    end
+    size = size + #piece
+    if size > body_max then
+      return fail(self, cosocket.error("limit", "http", ("the body is larger than %d bytes (body_max)"):format(body_max)))
+    end
+    pieces[#pieces + 1] = piece
+  end
+  self.body = #pieces == 1 and pieces[1] or table.concat(pieces)
+  return true
+end
+
+--- The next piece of the body, decoded, as it comes: for `stream`.
+---@async
+---@return string? piece `nil` without an error: the body has ended.
+---@return cosocket.Error? err `closed`: it was cut; `timeout`, `protocol`, `limit`
+function Response:read()
+  local decode = self.decode
+  if decode then return decode() end
+  return read_raw(self)
+end
+
+--- `for piece in response:chunks() do`. What ends the body too early is raised.
+---@async
+---@return fun(): string?
+function Response:chunks()
+  return function()
+    local piece, err = self:read()
+    if err then error(err, 0) end
+    return piece
+  end
+end
+
+--- What is left of the body, in one string.
+---@async
+---@param max? integer Bytes at most. Default: the request's `body_max`.
+---@return string? body
+---@return cosocket.Error? err `limit`, and those of `read`
+function Response:read_all(max)
+  if self.body then return self.body end
+  if max then self.body_max = max end
+  local ok, err = response.collect(self)
+  if not ok then return nil, err end
+  return self.body
+end
+
+--- The body as JSON.
+---@async
+---@param options? json.DecodeOptions
+---@return any value
+---@return cosocket.Error? err `protocol` when it is not JSON, `limit`, and those of `read`
+function Response:json(options)
+  local text, err = self:read_all()
+  if not text then return nil, err end
+  return json.decode(text, options)
+end
+
+--- The response, if its status is from 200 to 299: `assert(http.get(url)):check()`.
+---@return http.Response? response
+---@return cosocket.Error? err `refused`, with `code`, the status, and `response`
+function Response:check()
+  if self.ok then return self end
+  local said = self.reason ~= "" and (" " .. self.reason) or ""
+  local message = ("%s %s answered %d%s"):format(self.method, self.url, self.status, said)
+  return nil, cosocket.error("refused", "http", message, { code = self.status, reason = self.reason, response = self })
+end
+
+--- Ends it here. A connection whose body was not read to its end is closed.
+function Response:close()
+  if not self.err then self.err = cosocket.error("closed", "http", "the response was closed") end
+  let_go(self, false)
+end
+
+Response.__close = Response.close
+
+function Response:__tostring()
+  return ("http.Response (%d %s)"):format(self.status, self.url)
+end
+
+return response
