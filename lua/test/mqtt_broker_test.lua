@@ -446,6 +446,38 @@ return {
     assert(status.expires_in > 59 and status.expires_in <= 60)
   end,
 
+  ["a connection whose task is cancelled is a connection that is lost, and its session goes on"] = function()
+    local one <close> = broker.new()
+    local watcher = mqtt_raw.connect(one, { client_id = "watcher", clean_start = true })
+    watcher:subscribe("will")
+    local near, far = cosocket.pair()
+    local task = one:serve(far)
+    near:write(mqtt_peer.wire(5, {
+      type = "connect",
+      client_id = "c",
+      will = { topic = "will", payload = "w" },
+      properties = { session_expiry_interval = 10 },
+    }))
+    near:read()
+    task:cancel()
+    watcher:expect("publish", { payload = "w" })
+    test.equal(one:clients()[2].connected, false)
+    cosocket.sleep(11)
+    test.equal(#one:clients(), 1)
+    -- The group that started it may go as a whole.
+    local group = cosocket.spawn(function()
+      cosocket.group(function()
+        local inner = broker.new()
+        mqtt_raw.connect(inner, { client_id = "c", properties = { session_expiry_interval = 10 } })
+        cosocket.sleep(100)
+      end)
+    end)
+    cosocket.sleep(1)
+    group:cancel()
+    pcall(group.join, group)
+    test.equal(group:status(), "cancelled")
+  end,
+
   ["what the broker publishes itself is checked as what clients publish"] = function()
     local one <close> = broker.new()
     test.raises("not a topic to publish to", one.publish, one, "a/#", "x")
