@@ -122,6 +122,7 @@ local function connect(address, options, level)
   local fields, offer = handshake.request(subprotocols, compression, options.origin)
   local asked = { headers = merged(fields, options.headers), timeout = options.timeout or TIMEOUT, decompress = false }
   for _, name in ipairs(OF_HTTP) do asked[name] = options[name] end
+  -- Loaded here: a program that only serves does without it.
   http = http or require("http.client").new("websocket.connect")
   local stream, rest, response = http:upgrade(address, asked)
   if not stream then
