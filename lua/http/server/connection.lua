@@ -311,51 +311,16 @@ function Connection:refuse(err)
   if response:error(status, err.message) then self:linger() end
 end
 
---- Awaits the next request. Nobody who has sent nothing is told anything when the time is over.
+--- Awaiting the next request has ended without one. Nobody who has sent nothing is told anything when the time is over.
 ---@private
 ---@async
----@param since number? When the first byte of this request came.
----@return true? ok
----@return boolean timed_out
-function Connection:await(since)
-  local options = self.server.options
-  local at = since and since + options.head_timeout or now() + options.idle_timeout
-  local ok, err = self.stream:turn(self.input, NOTHING, at)
-  if ok then return true, false end
-  ---@cast err cosocket.Error
-  if err.kind ~= "closed" and err.kind ~= "timeout" then log.info(tostring(err), { peer = self.stream:peer_address() }) end
-  return nil, err.kind == "timeout"
-end
-
---- Serves the connection to its end.
----@private
----@async
-function Connection:run()
-  local server, input = self.server, self.input
-  local options = server.options
-  local head_max, headers_max, start_line_max = options.head_max, options.headers_max, options.start_line_max
-  local since
-  while true do
-    local method, target, minor, headers, length, flags = decode_request(input, head_max, headers_max, start_line_max)
-    if method then
-      since = nil
-      if not self:answer(method, target --[[@as string]], minor, headers, length, flags) then return end
-    elseif target then
-      return self:refuse(target --[[@as cosocket.Error]])
-    else
-      if #input > 0 then
-        since = since or now()
-      elseif server.stopping then
-        return
-      end
-      local ok, timed_out = self:await(since)
-      if not ok then
-        if timed_out and #input > 0 then
-          self:refuse(cosocket.error("timeout", "http.server", "the request did not come in time", { code = 408 }))
-        end
-        return
-      end
-    end
+---@param err cosocket.Error
+function Connection:give_up(err)
+  if err.kind == "timeout" then
+    if #self.input == 0 then return end
+    self:refuse(cosocket.error("timeout", "http.server", "the request did not come in time", { code = 408 }))
+  elseif err.kind ~= "closed" then
+    log.info(tostring(err), { peer = self.stream:peer_address() })
   end
 end
 
@@ -380,12 +345,38 @@ function connection.new(server, stream)
   }, Connection)
 end
 
---- Serves a connection to its end: a task.
+---@param options http.ServerOptions
+---@param input cosocket.Buffer
+local function decode(options, input)
+  return decode_request(input, options.head_max, options.headers_max, options.start_line_max)
+end
+
+--- Serves a connection to its end: a task. Ten thousand may be parked in here, so that it keeps little on its stack.
 ---@async
 ---@param self http.ServerConnection
 function connection.serve(self)
   local serving <close> = self
-  serving:run()
+  local server, input, since = self.server, self.input, nil
+  while true do
+    local method, target, minor, headers, length, flags = decode(server.options, input)
+    if method then
+      since = nil
+      if not self:answer(method, target --[[@as string]], minor, headers, length, flags) then return end
+    elseif target then
+      return self:refuse(target --[[@as cosocket.Error]])
+    else
+      local at
+      if #input > 0 then
+        since = since or now()
+        at = since + server.options.head_timeout
+      else
+        if server.stopping then return end
+        at = now() + server.options.idle_timeout
+      end
+      local ok, err = self.stream:turn(input, NOTHING, at)
+      if not ok then return self:give_up(err --[[@as cosocket.Error]]) end
+    end
+  end
 end
 
 return connection
