@@ -6,7 +6,7 @@
 -- Without, it listens on a free port of this machine, asks itself a few things, and ends.
 
 local cosocket = require("cosocket")
-local http_server = require("http.server")
+local http = require("http")
 
 local settings = { interval = 1 }
 
@@ -22,7 +22,7 @@ local PAGE = [[
 
 -- Routes ----------------------------------------------------------------------
 
-local server = http_server.new({ body_max = 4096 })
+local server = http.server.new({ body_max = 4096 })
 
 server:get("/", function(_, response)
   response:send({ type = "text/html; charset=utf-8", body = PAGE })
@@ -54,19 +54,10 @@ end)
 
 -- Asking itself ---------------------------------------------------------------
 
---- One request by hand; answers the status line and the body.
-local function ask(method, path, body)
-  local stream <close> = assert(cosocket.connect("tcp://" .. server:address()))
-  stream:write(method, " ", path, " HTTP/1.0\r\nContent-Length: ", #(body or ""), "\r\n\r\n", body or "")
-  local status = assert(stream:read_line())
-  assert(stream:read_until("\r\n\r\n"))
-  return status, assert(stream:read_all())
-end
-
 local function show(method, path, body)
-  local status, text = ask(method, path, body)
-  print(("%s %s -> %s"):format(method, path, (status:gsub("^HTTP/1.1 ", ""))))
-  for line in text:gmatch("[^\n]+") do print("  " .. line) end
+  local response = assert(http.request(method, ("http://%s%s"):format(server:address(), path), { body = body }))
+  print(("%s %s -> %d %s"):format(method, path, response.status, response.reason))
+  for line in response.body:gmatch("[^\n]+") do print("  " .. line) end
 end
 
 local address = arg[1]
