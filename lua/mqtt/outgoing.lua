@@ -176,7 +176,6 @@ end
 local function record(outgoing, ticket)
   outgoing.journal:add({
     seq = ticket.seq,
-    packet_id = ticket.packet_id,
     topic = ticket.topic,
     payload = ticket.payload or "",
     qos = ticket.qos,
@@ -184,6 +183,7 @@ local function record(outgoing, ticket)
     properties = ticket.properties,
     expires_at = ticket.expires_at and ticket.expires_at + outgoing.wall_offset,
   })
+  if ticket.packet_id then outgoing.journal:sent(ticket.seq, ticket.packet_id) end
 end
 
 --- Sends a message of QoS 1 or 2 for the first time.
