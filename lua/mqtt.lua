@@ -54,7 +54,7 @@ local mqtt = {}
 ---@field password? string|fun(): string A function is asked for each connection: for passwords that expire.
 ---@field authentication? mqtt.Authentication Enhanced authentication; MQTT 5.
 ---@field keep_alive? integer Seconds within which both sides notice that the other is gone; 0 turns it off. Default 60.
----@field clean_start? boolean `true`: nothing is remembered from before the program started, nor after it has closed. `false` goes on with what the server remembers of `client_id`. Default `true`, with a store `false`.
+---@field clean_start? boolean `true`: nothing is remembered from before the program started, nor after it has closed. `false` goes on with what the server remembers of `client_id`. Default `true`; with a store what both remember goes on, and a new store begins anew.
 ---@field session_expiry? integer Seconds the server remembers us without a connection; MQTT 5. Default 3600; 604800 with `clean_start = false` or a store; 0 with `reconnect = false`.
 ---@field will? mqtt.WillOptions What the server publishes when we are lost.
 ---@field tls? cosocket.TlsOptions For `mqtts://` and `wss://`.

@@ -51,7 +51,9 @@ local OUTPUT_MAX = 65536
 ---@field package next_server integer
 ---@field package versions mqtt.codec.Version[] Those to try.
 ---@field package clean boolean
+---@field package fresh boolean? The store knows nothing, and what the server may know is not ours.
 ---@field package stream cosocket.Stream?
+---@field package opening cosocket.Stream? One on which CONNECT is not answered yet.
 ---@field package input cosocket.Buffer?
 ---@field package delivery mqtt.Delivery? Made when something is to be received.
 ---@field package subscriptions mqtt.Subscriptions?
@@ -756,6 +758,7 @@ function client.new(parts)
   if journal then
     self.journal = journal
     window.journal = journal
+    self.fresh = journal.client_id == nil and parts.options.clean_start == nil
     local received = session:make_incoming()
     received.journal = journal
     window.wall_offset = os.time() - now()
@@ -763,7 +766,8 @@ function client.new(parts)
     window:restore(kept.outgoing, tickets.new)
     received:restore(kept.received)
     self.gate = gates.new(session, journal, function()
-      if self.stream then self.stream:wake() end
+      local stream = self.stream or self.opening
+      if stream then stream:wake() end
     end)
     self.driven = self.gate
   end

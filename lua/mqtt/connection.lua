@@ -137,7 +137,8 @@ end
 ---@param client mqtt.Client
 ---@return boolean
 local function starts_clean(client)
-  return client.clean and (client.session.version == 4 or client.connections == 0)
+  if client.session.version == 4 then return client.clean end
+  return (client.clean or client.fresh) and client.connections == 0
 end
 
 --- Opens a stream to one server and asks it once, in one version.
@@ -145,10 +146,11 @@ end
 ---@param client mqtt.Client
 ---@param address mqtt.Address
 ---@param deadline number
+---@param clean boolean
 ---@return mqtt.Connack? connack
 ---@return cosocket.Error? err
 ---@return boolean? other_version Another version may be what the server wants.
-local function ask(client, address, deadline)
+local function ask(client, address, deadline, clean)
   local session, gate = client.session, client.gate
   local ok, stream, err
   if gate then
@@ -158,8 +160,10 @@ local function ask(client, address, deadline)
   stream, err = addresses.open(address, client.options.tls, math.max(0, deadline - now()))
   if not stream then return nil, err end
   local input = cosocket.buffer()
+  client.opening = stream
   local owned <close> = setmetatable({}, {
     __close = function()
+      client.opening = nil
       if client.stream ~= stream then
         session:disconnected()
         if gate then gate:disconnected() end
@@ -170,7 +174,7 @@ local function ask(client, address, deadline)
   ok, err = prepare(client, address)
   if not ok then return nil, err end
   session.options.timeout = math.max(0, deadline - now())
-  ok, err = session:connect(now(), starts_clean(client))
+  ok, err = session:connect(now(), clean)
   if not ok then return nil, err end
   while true do
     if gate then gate:pump() end
@@ -197,6 +201,39 @@ local function ask(client, address, deadline)
       return event
     end
   end
+end
+
+--- Ends a connection that has done what it was for.
+---@param client mqtt.Client
+local function hang_up(client)
+  local stream = client.stream --[[@as cosocket.Stream]]
+  client.session:disconnect()
+  if client.gate then client.gate:pump() end
+  stream:try_flush(client.driven.output)
+  client.session:disconnected()
+  if client.gate then client.gate:disconnected() end
+  stream:close()
+  client.stream, client.input = nil, nil
+end
+
+--- Connects to one server in one version. A session that the server remembers and our store does not know would make
+--- nonsense of packet identifiers: it is begun anew [MQTT-3.2.2-4]. 3.1.1 has no word for that but two connections.
+---@async
+---@param client mqtt.Client
+---@param address mqtt.Address
+---@param deadline number
+---@return mqtt.Connack? connack
+---@return cosocket.Error? err
+---@return boolean? other_version
+local function begin(client, address, deadline)
+  local connack, err, other_version = ask(client, address, deadline, starts_clean(client))
+  if not connack or not client.fresh or not connack.session_present then return connack, err, other_version end
+  for _, clean in ipairs({ true, false }) do
+    hang_up(client)
+    connack, err = ask(client, address, deadline, clean)
+    if not connack then return nil, err end
+  end
+  return connack
 end
 
 --- Where else the server sends us, when we may go there.
@@ -230,7 +267,7 @@ local function try(client, address, deadline)
     for i, version in ipairs(client.versions) do
       local connack, other_version
       client.session.version = version
-      connack, err, other_version = ask(client, at, deadline)
+      connack, err, other_version = begin(client, at, deadline)
       if connack then
         -- The session is one of this version from now on.
         client.versions = ONE_VERSION[version]
@@ -287,7 +324,7 @@ function connection.open(client)
     local connack, err = try(client, servers[client.next_server], now() + (client.options.timeout or TIMEOUT))
     if connack then
       client.connections = client.connections + 1
-      client.connected_at = now()
+      client.connected_at, client.fresh = now(), nil
       if client.gate then client.journal:identify(client.session.client_id) end
       catch_up(client, connack)
       client:flush()

@@ -115,10 +115,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Gate:recover()
-  while self.committing do
-    local ok, err = self.round:wait()
-    if not ok then return nil, err end
-  end
+  if not self.failed then return true end
   self.failed = nil
   local ok, err = self.journal:commit()
   if not ok then

@@ -52,7 +52,8 @@ fn build(script: &OsStr, arguments: &[OsString]) -> mlua::Result<Runtime> {
         builder = builder.watch_hogs(limit);
     }
     builder = builder.search_path(folder_of(Path::new(script)));
-    for folder in env::split_paths(&env::var_os("MOONWIRE_PATH").unwrap_or_default()) {
+    let folders = env::var_os("MOONWIRE_PATH").unwrap_or_default();
+    for folder in env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
         builder = builder.search_path(folder);
     }
     builder
