@@ -138,7 +138,7 @@ end
 ---@return boolean
 local function starts_clean(client)
   if client.session.version == 4 then return client.clean end
-  return (client.clean or client.fresh) and client.connections == 0
+  return (client.clean or client.fresh == true) and client.connections == 0
 end
 
 --- Opens a stream to one server and asks it once, in one version.
