@@ -3,6 +3,7 @@
 --   moonwire bench/contestant.lua port=P [cert=F key=F]      echo and idle: serve until SIGTERM
 --   moonwire bench/contestant.lua hello                      load the network library, print, end
 --   moonwire bench/contestant.lua tlshs port=P n=N ver=1.3   N full handshakes, one after another
+--   moonwire bench/contestant.lua smtp port=P n=N mode=reuse size=1000    N messages over one connection; mode=new: one each
 --   moonwire bench/contestant.lua lines port=P               echo line by line, for pipelined lines
 --   moonwire bench/contestant.lua mqttpub port=P qos=Q n=N size=S window=W
 --                                                            publish N messages of S bytes, W at a time unacknowledged
@@ -105,6 +106,28 @@ function rows.mqttsub()
     if received == count then break end
   end
   tell(received, started, bytes)
+end
+
+function rows.smtp()
+  local smtp = require "smtp"
+  local count = tonumber(options.n)
+  local where, plain = ("smtp://127.0.0.1:%s"):format(options.port), { starttls = "off", name = "localhost" }
+  local line = ("x"):rep(70) .. "\r\n"
+  local body = line:rep(tonumber(options.size) // #line + 1):sub(1, tonumber(options.size) - 2)
+  local message = { raw = "From: a@example.org\r\nTo: b@example.org\r\nSubject: hello\r\n\r\n" .. body .. "\r\n" }
+  local started
+  if options.mode == "reuse" then
+    local client = assert(smtp.connect(where, plain))
+    started = cosocket.now()
+    for _ = 1, count do assert(client:send(message)) end
+    started = cosocket.now() - started
+    client:close()
+  else
+    started = cosocket.now()
+    for _ = 1, count do assert(smtp.send(where, message, plain)) end
+    started = cosocket.now() - started
+  end
+  print(('{"n":%d,"secs":%.6f,"bytes":0}'):format(count, started))
 end
 
 rows[row]()

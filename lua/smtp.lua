@@ -16,13 +16,14 @@
 
 local address = require("smtp.address")
 local client = require("smtp.client")
+local outbox = require("smtp.outbox")
 local pool = require("smtp.pool")
 
 local smtp = {}
 
 --- Connects, begins TLS, and logs in.
 ---@async
----@param where string|cosocket.Stream `smtp://user:password@host:port`, `smtps://...`, or a connected stream.
+---@param where string|smtp.Dial `smtp://user:password@host:port`, `smtps://...`, a connected stream, or a function that connects.
 ---@param options? smtp.Options
 ---@return smtp.Client? client
 ---@return cosocket.Error? err `resolve`, `connect`, `tls`, `timeout`, `refused` with `code` and `status`, `protocol`
@@ -32,7 +33,7 @@ end
 
 --- Sends one message over a connection of its own.
 ---@async
----@param where string|cosocket.Stream
+---@param where string|smtp.Dial
 ---@param message smtp.Message
 ---@param options? smtp.Options
 ---@return smtp.Result? result
@@ -41,13 +42,16 @@ function smtp.send(where, message, options)
   local one, err = client.connect(client.target("smtp.send", where, options))
   if not one then return nil, err end
   local result
-  result, err = one:send(message)
+  result, err = one:send(message, nil, true)
   one:close()
   return result, err
 end
 
 --- Connections that are opened when they are needed, kept, and opened again when the server has closed them.
 smtp.pool = pool.new
+
+--- Messages that are kept in a file until the server has them.
+smtp.outbox = outbox.open
 
 --- Takes an address apart, and checks it: `"Jo Doe <jo@example.org>"`.
 smtp.parse_address = address.parse

@@ -126,6 +126,13 @@ function Client:event(op)
   return nil, lost
 end
 
+--- Whether a session expects nothing but what it has said goodbye to.
+---@param state smtp.Session
+---@return boolean
+local function in_step(state)
+  return state.state == "ready" or state.state == "quitting"
+end
+
 --- Runs `fn` while nobody else uses the connection. Unless it ends as it should, the connection is lost: somebody
 --- else's answer may still be on its way.
 ---@private
@@ -141,13 +148,13 @@ function Client:exclusive(op, fn)
   local guard <close> = setmetatable({}, {
     __close = function()
       -- A session that expects something when its caller leaves is out of step.
-      if self.session.state ~= "ready" then
+      if not in_step(self.session) then
         self:lose(cosocket.error("closed", op, "a command was broken off", { retry = true }))
       end
     end,
   })
   local answer, err = fn()
-  if err and self.session.state ~= "ready" then self:lose(err) end
+  if err and not in_step(self.session) then self:lose(err) end
   return answer, err
 end
 
@@ -329,16 +336,17 @@ end
 ---@async
 ---@param given smtp.Message
 ---@param options? smtp.SendOptions
+---@param last? boolean Nothing comes behind it but `close`. Default `false`.
 ---@return smtp.Result? result Who gets it, and whom the server refused.
 ---@return cosocket.Error? err `refused` with `code`, `status`, `reason`, `refused`; `protocol` for what is wrong in the message; `retry` says whether it may go well later; `in_doubt` that the server may have taken it.
-function Client:send(given, options)
+function Client:send(given, options, last)
   options = message.check_send_options(options)
   return self:exclusive("smtp.send", function()
     local dkim = options.dkim
     if dkim == nil then dkim = self.options.dkim end
     local composed, err = message.compose(given, { dkim = dkim or nil })
     if not composed then return nil, err end
-    return self:send_composed(composed, options)
+    return self:send_composed(composed, options, last)
   end)
 end
 
@@ -356,11 +364,16 @@ end
 ---@async
 ---@param composed smtp.Composed
 ---@param options smtp.SendOptions
+---@param last? boolean
 ---@return smtp.Result?
 ---@return cosocket.Error?
-function Client:send_composed(composed, options)
-  local envelope, err = message.envelope(composed, options)
-  if not envelope then return nil, err end
+function Client:send_composed(composed, options, last)
+  local envelope, err = composed.envelope, nil
+  if not envelope then
+    envelope, err = message.envelope(composed, options)
+    if not envelope then return nil, err end
+  end
+  envelope.quit = last
   local result
   result, err = self:deliver(composed, envelope, options.reset or false)
   if not result then
@@ -435,8 +448,10 @@ end
 function Client:close()
   if not self.err then
     self:exclusive("smtp.close", function()
-      local ok, err = self.session:command("QUIT", now())
-      if not ok then return nil, err end
+      if self.session.state ~= "quitting" then
+        local ok, err = self.session:command("QUIT", now())
+        if not ok then return nil, err end
+      end
       return self:event("smtp.close")
     end)
     self:lose(cosocket.error("closed", "smtp", "this client is closed"))
@@ -521,21 +536,26 @@ local function server_of(op, text, options)
   return { host = parsed.host, port = port, tls = tls, username = parsed.username, password = parsed.password }
 end
 
+--- A connected stream, or a function that connects one, through a tunnel say; STARTTLS and the login follow on it.
+---@alias smtp.Dial cosocket.Stream|fun(): cosocket.Stream?, cosocket.Error?
+
 ---@class smtp.Target
 ---@field options smtp.Options
+---@field dial smtp.Dial?
 ---@field server smtp.Server?
 ---@field credentials smtp.Credentials?
 
 --- Checks what a client is to be connected with.
 ---@param op string
----@param where string|cosocket.Stream
+---@param where string|smtp.Dial
 ---@param options smtp.Options?
 ---@param extra? table<string, string> More options, of a pool.
 ---@return smtp.Target
 local function target(op, where, options, extra)
   options = check(op, options, extra)
   local server
-  if type(where) ~= "userdata" then server = server_of(op, where, options) end
+  local dial = (type(where) == "userdata" or type(where) == "function") and where or nil
+  if not dial then server = server_of(op, where, options) end
   local username = options.username or server and server.username
   local password = options.password or server and not options.token and server.password or nil
   if password and not username then error(op .. ": a password needs a username", 3) end
@@ -553,7 +573,7 @@ local function target(op, where, options, extra)
   elseif username then
     error(op .. ": a username needs a password or a token", 3)
   end
-  return { options = options, server = server, credentials = credentials, stream = not server and where or nil }
+  return { options = options, server = server, credentials = credentials, dial = dial }
 end
 
 --- The address of a stream's own end, for EHLO (RFC 5321, 4.1.3).
@@ -573,8 +593,15 @@ end
 ---@return cosocket.Error?
 local function open(aim)
   local options, server = aim.options, aim.server
-  local stream, err = aim.stream, nil
-  if server then
+  local stream, err = aim.dial, nil
+  if type(stream) == "function" then
+    stream, err = stream()
+    if not stream then
+      err = err or cosocket.error("connect", "smtp.connect", "the function that connects answered no stream")
+      if err.retry == nil then err.retry = is_temporary(err) end
+      return nil, err
+    end
+  elseif server then
     stream, err = cosocket.connect(server.host, server.port, {
       tls = server.tls and (options.tls or true) or nil,
       local_address = options.local_address,

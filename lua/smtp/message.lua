@@ -98,6 +98,7 @@ local PRIORITIES = {
 ---@field eight_bit boolean
 ---@field smtputf8 boolean
 ---@field once string? What can be read only once.
+---@field envelope smtp.Envelope? When it is known already.
 ---@field private pieces smtp.Piece[]
 local Composed = {}
 Composed.__index = Composed

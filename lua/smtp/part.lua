@@ -228,7 +228,8 @@ function part.file(what, given, disposition, utf8_headers)
     headers = table.concat(fields),
     pieces = { { source = from, encoding = scan and "lines" or "base64" } },
     size = size,
-    ends_line = true,
+    -- The line end before a boundary is the boundary's: text of its own keeps its last one.
+    ends_line = scan == nil,
     eight_bit = scan ~= nil and scan.eight_bit,
     once = from.once and what or nil,
   }

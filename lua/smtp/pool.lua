@@ -54,10 +54,20 @@ function Pool:send(given, options)
   if dkim == nil then dkim = self.options.dkim end
   local composed, err = message.compose(given, { dkim = dkim or nil })
   if not composed then return nil, err end
+  return self:deliver(composed, options)
+end
+
+--- Sends what has been composed before; for the outbox.
+---@async
+---@param composed smtp.Composed
+---@param options smtp.SendOptions
+---@return smtp.Result? result
+---@return cosocket.Error? err
+function Pool:deliver(composed, options)
   local permit <close>, why = self.permits:acquire()
   if not permit then return nil, why end
   if self.closed then return nil, cosocket.error("closed", "smtp.send", "this pool is closed", { retry = false }) end
-  local one = self:waiting()
+  local one, err = self:waiting(), nil
   while true do
     local is_fresh = one == nil
     if not one then
@@ -109,12 +119,12 @@ end
 local pool = {}
 
 --- Makes a pool; nothing is connected yet.
----@param where string `smtp://...` or `smtps://...`
+---@param where string|fun(): cosocket.Stream?, cosocket.Error? `smtp://...`, `smtps://...`, or a function that connects.
 ---@param options? smtp.PoolOptions
 ---@return smtp.Pool
 function pool.new(where, options)
   local target = client.target("smtp.pool", where, options, OPTIONS)
-  if not target.server then error("smtp.pool: an address is wanted, not a stream", 2) end
+  if type(target.dial) == "userdata" then error("smtp.pool: a stream is one connection; an address is wanted", 2) end
   local count = target.options.connections or 2
   if count < 1 then error("smtp.pool: connections must be 1 or more", 2) end
   return setmetatable({

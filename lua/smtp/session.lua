@@ -272,6 +272,8 @@ function Session:finish(now)
   if not ok then return nil, err end
   self.transaction.ended, self.state = true, "done"
   self:ask(".", self.place == 1 and "\r\n.\r\n" or ".\r\n", now)
+  -- RFC 2920, 3.1: behind a message's last line the next command may stand in the same group.
+  if self.transaction.envelope.quit and self:pipelines() then self:ask("QUIT", "QUIT\r\n", now) end
   return true
 end
 
@@ -429,10 +431,21 @@ end
 ---@return nil
 ---@return cosocket.Error?
 function Session:give_up()
-  if self.first <= self.last then return nil end
+  if self.first <= self.last and self.pending[self.first] ~= "QUIT" then return nil end
   local err = self.transaction.failure
-  self.state, self.transaction, self.deadline = "ready", nil, math.huge
+  self:forget()
   return nil, err
+end
+
+--- The transaction is over.
+---@private
+function Session:forget()
+  self.transaction = nil
+  if self.first <= self.last then
+    self.state = "quitting"
+  else
+    self.state, self.deadline = "ready", math.huge
+  end
 end
 
 --- What comes behind the reply to MAIL or to a recipient.
@@ -456,12 +469,24 @@ function Session:go_on(now)
   return nil
 end
 
+--- A reply that none of the commands of an envelope has.
+---@private
+---@param verb string
+---@param answer smtp.Reply
+---@return nil
+---@return cosocket.Error
+function Session:misplaced(verb, answer)
+  return self:fail(cosocket.error("protocol", "smtp.send", ("%d is no answer to %s"):format(answer.code, verb)))
+end
+
 function RECEIVE:MAIL(answer, now)
+  if answer.code // 100 == 3 then return self:misplaced("MAIL", answer) end
   self.transaction:on_mail(answer)
   return self:go_on(now)
 end
 
 function RECEIVE:RCPT(answer, now)
+  if answer.code // 100 == 3 then return self:misplaced("RCPT", answer) end
   self.transaction:on_rcpt(answer)
   return self:go_on(now)
 end
@@ -478,7 +503,7 @@ function RECEIVE:DATA(answer, now)
     self.deadline = now + self.timeouts.block
     return { type = "data", reply = answer }
   elseif answer.code // 100 < 4 then
-    return self:fail(cosocket.error("protocol", "smtp.send", ("%d is no answer to DATA"):format(answer.code)))
+    return self:misplaced("DATA", answer)
   end
   begun:on_refusal("DATA", answer)
   return self:give_up()
@@ -490,13 +515,11 @@ RECEIVE["."] = function(self, answer)
   self.dirty = self:chunks() and answer.code // 100 ~= 2
   if begun.failure then return self:give_up() end
   if answer.code // 100 ~= 2 then
-    if answer.code // 100 == 3 then
-      return self:fail(cosocket.error("protocol", "smtp.send", ("%d is no answer to a message"):format(answer.code)))
-    end
+    if answer.code // 100 == 3 then return self:misplaced("the message", answer) end
     begun:on_refusal("the message", answer)
     return self:give_up()
   end
-  self.state, self.transaction, self.deadline = "ready", nil, math.huge
+  self:forget()
   return { type = "sent", result = begun:result(answer) }
 end
 

@@ -21,6 +21,7 @@ local LINE_MAX = 2048
 ---@field smtputf8 boolean? Its headers or addresses are UTF-8.
 ---@field ret "FULL"|"HDRS"|nil What a report returns (RFC 3461, 4.3).
 ---@field envid string? (RFC 3461, 4.4)
+---@field quit boolean? Nothing comes behind this message: QUIT may go with it.
 
 ---@class smtp.Refused
 ---@field address string

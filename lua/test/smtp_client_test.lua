@@ -7,6 +7,15 @@ local test = require("test")
 local HELLO = "250-mail.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
 local MESSAGE = { from = "a@example.org", to = "b@example.org", subject = "hello", text = "one\n.two\n" }
 
+--- A function that connects to a server that listens nowhere.
+local function dial(server)
+  return function()
+    local near, far = cosocket.pair()
+    cosocket.spawn(server.serve, server, far)
+    return near
+  end
+end
+
 --- A client of a sink that listens nowhere.
 local function connected(options, sink_options)
   local server = sink.new(sink_options)
@@ -287,58 +296,54 @@ return {
   pool = {
     ["connections are used again, and begun anew"] = function()
       local verbs = {}
-      local server = assert(sink.listen("tcp://127.0.0.1:0", {
+      local server = sink.new({
         on_command = function(verb) verbs[#verbs + 1] = verb end,
-      }))
-      local pool = smtp.pool("smtp://" .. server:address(), { starttls = "off", connections = 1 })
+      })
+      local pool = smtp.pool(dial(server), { starttls = "off", connections = 1 })
       for _ = 1, 3 do assert(pool:send(MESSAGE)) end
       pool:close()
-      server:close()
       test.equal({ server.connections, #server.messages }, { 1, 3 })
       test.equal(table.concat(verbs, " "), "EHLO MAIL RCPT BDAT RSET MAIL RCPT BDAT RSET MAIL RCPT BDAT QUIT")
       test.fails("closed", pool:send(MESSAGE))
     end,
 
     ["no more connections are opened than are allowed"] = function()
-      local server = assert(sink.listen("tcp://127.0.0.1:0"))
-      local pool = smtp.pool("smtp://" .. server:address(), { starttls = "off", connections = 3 })
-      cosocket.group(function()
-        for _ = 1, 20 do cosocket.spawn(function() assert(pool:send(MESSAGE)) end) end
-      end)
+      local server = sink.new()
+      local pool = smtp.pool(dial(server), { starttls = "off", connections = 3 })
+      local tasks = {}
+      for i = 1, 20 do tasks[i] = cosocket.spawn(function() assert(pool:send(MESSAGE)) end) end
+      for _, task in ipairs(tasks) do task:join() end
       pool:close()
-      server:close()
       test.equal(#server.messages, 20)
       assert(server.connections <= 3, server.connections)
     end,
 
     ["a connection that the server closed is replaced"] = function()
       local seen = 0
-      local server = assert(sink.listen("tcp://127.0.0.1:0", {
+      local server = sink.new({
         on_command = function(verb)
           if verb == "RSET" then
             seen = seen + 1
             return seen == 1 and "421 4.4.2 idle too long" or nil
           end
         end,
-      }))
-      local pool = smtp.pool("smtp://" .. server:address(), { starttls = "off", connections = 1 })
+      })
+      local pool = smtp.pool(dial(server), { starttls = "off", connections = 1 })
       assert(pool:send(MESSAGE))
       assert(pool:send(MESSAGE))
       pool:close()
-      server:close()
       test.equal({ server.connections, #server.messages }, { 2, 2 })
     end,
 
     ["old and much used connections are not used again"] = function()
-      local server = assert(sink.listen("tcp://127.0.0.1:0"))
-      local pool = smtp.pool("smtp://" .. server:address(), { starttls = "off", connections = 1, messages_max = 2, idle_max = 30 })
+      local server = sink.new()
+      local pool = smtp.pool(dial(server), { starttls = "off", connections = 1, messages_max = 2, idle_max = 30 })
       for _ = 1, 3 do assert(pool:send(MESSAGE)) end
       test.equal(server.connections, 2)
       cosocket.sleep(31)
       assert(pool:send(MESSAGE))
       test.equal(server.connections, 3)
       pool:close()
-      server:close()
     end,
   },
 }

@@ -225,6 +225,29 @@ return {
       test.equal(assert(hear(client, "354 go\r\n")).type, "data")
     end,
 
+    ["QUIT goes with the last message"] = function()
+      for _, code in ipairs({ 250, 554 }) do
+        local client = ready()
+        local last = envelope("b@x.org")
+        last.quit = true
+        assert(client:mail(last, 0))
+        assert(hear(client, "250 ok\r\n250 ok\r\n354 go\r\n"))
+        sent(client)
+        assert(client:finish(0))
+        test.equal(sent(client), ".\r\nQUIT\r\n")
+        local input = cosocket.buffer(("%d x\r\n221 bye\r\n"):format(code))
+        local event, err = client:receive(input, 0)
+        if code == 250 then
+          test.equal(event.type, "sent")
+        else
+          test.equal(test.fails("refused", event, err).code, 554)
+        end
+        test.equal(client.state, "quitting")
+        test.equal(assert(client:receive(input, 0)).type, "reply")
+        test.equal(client.state, "closed")
+      end
+    end,
+
     ["pieces cut anywhere are the same message"] = function()
       local text = ".a\r\n..b\n\r\n.\n.c"
       local function whole(pieces)

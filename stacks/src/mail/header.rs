@@ -17,6 +17,9 @@ pub fn is_name(name: &str) -> bool {
 
 /// An unstructured field, such as Subject.
 pub fn text(name: &str, value: &str, utf8: bool) -> Vec<u8> {
+    if is_ambiguous(value) {
+        return folded(name, encoded_words(name, value).iter().map(String::as_str));
+    }
     if utf8 {
         return folded(name, value.split_inclusive(' '));
     }
@@ -25,12 +28,17 @@ pub fn text(name: &str, value: &str, utf8: bool) -> Vec<u8> {
 
 /// A field of mailboxes, such as To: names and addresses.
 pub fn addresses(name: &str, mailboxes: &[(Option<String>, String)], utf8: bool) -> Vec<u8> {
-    if utf8 {
+    let ambiguous = mailboxes.iter().any(|(display, _)| display.as_deref().is_some_and(is_ambiguous));
+    if utf8 || ambiguous {
         let last = mailboxes.len().saturating_sub(1);
         let words = mailboxes.iter().enumerate().flat_map(|(at, (display, address))| {
             let comma = if at == last { "" } else { ", " };
             let display = display.as_deref().filter(|display| !display.is_empty());
-            let display = display.map(|display| format!("{} ", quoted(display)));
+            let display = match display {
+                None => Vec::new(),
+                Some(display) if utf8 || display.is_ascii() => vec![format!("{} ", quoted(display))],
+                Some(display) => encoded_words(name, display).into_iter().map(|word| word + " ").collect(),
+            };
             display.into_iter().chain([format!("<{address}>{comma}")])
         });
         return folded(name, words.collect::<Vec<_>>().iter().map(String::as_str));
@@ -60,6 +68,32 @@ pub fn parameters(name: &str, value: &str, parameters: &[(String, String)], utf8
     let start = ContentType::new(value);
     let field = parameters.iter().fold(start, |field, (key, value)| field.attribute(key.as_str(), value.as_str()));
     write(name, &field)
+}
+
+/// Whether a text that is not encoded would be read as one that is (RFC 2047, 7); mail-builder passes it through.
+fn is_ambiguous(text: &str) -> bool {
+    text.contains("=?")
+}
+
+/// A text as encoded words (RFC 2047, 4.1), cut between letters; all but the last end in the space between them.
+fn encoded_words(name: &str, text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        // A line with encoded words has 76 columns at most (section 2); the first one begins with the field's name.
+        let before = if words.is_empty() { name.len() + 2 } else { 1 };
+        let digits = COLUMNS.saturating_sub(before + "=?utf-8?B??=".len());
+        let mut end = rest.len().min((digits / 4 * 3).max(6));
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        if let Some(last) = words.last_mut() {
+            last.push(' ');
+        }
+        words.push(format!("=?utf-8?B?{}?=", encodify::base64::STANDARD.encode(&rest[..end])));
+        rest = &rest[end..];
+    }
+    words
 }
 
 fn write(name: &str, value: &impl Header) -> Vec<u8> {
@@ -162,6 +196,20 @@ mod tests {
         let wanted = "To: \"Doe, \\\"Jo\\\"\" <jo@example.org>, <a@example.org>\r\n";
         assert_eq!(shown(addresses("To", &list, false)), wanted);
         assert_eq!(shown(addresses("To", &list, true)), wanted);
+    }
+
+    #[test]
+    fn what_looks_encoded_is_encoded_so_that_it_is_read_as_it_was_meant() {
+        for utf8 in [false, true] {
+            let field = shown(text("Subject", "=?utf-8?Q?no?=", utf8));
+            assert_eq!(field, "Subject: =?utf-8?B?PT91dGYtOD9RP25vPz0=?=\r\n");
+            let list = [(Some("=?x".to_owned()), "a@example.org".to_owned())];
+            assert_eq!(shown(addresses("To", &list, utf8)), "To: \"=?x\" <a@example.org>\r\n");
+        }
+        let list = [(Some("ü =?x".to_owned()), "a@example.org".to_owned())];
+        assert_eq!(shown(addresses("To", &list, false)), "To: =?utf-8?B?w7wgPT94?= <a@example.org>\r\n");
+        let long = shown(text("Subject", &format!("=?{}", "ß".repeat(100)), false));
+        assert!(long.is_ascii() && long.lines().all(|line| line.len() <= 76 && line.contains("=?utf-8?B?")), "{long}");
     }
 
     #[test]
