@@ -201,6 +201,14 @@ impl Process {
         self.ended
     }
 
+    /// Ends it and whatever it started by a signal that it cannot obey. Answers once it is gone.
+    pub fn kill(&mut self) {
+        if self.ended().is_none() {
+            signal_group(group_of(&self.child), Signal::KILL);
+            self.ended = self.child.wait().ok();
+        }
+    }
+
     /// Ends it and whatever it started: politely first. Answers once it is gone.
     pub fn end(&mut self) {
         let group = group_of(&self.child);

@@ -2,6 +2,7 @@
 //! connections, ended with the run.
 
 pub mod mosquitto;
+pub mod postfix;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use crate::ports;
 use crate::process::{Process, tail};
 use crate::tools::Tool;
 
-/// Every kind of server there is.
+/// Every broker that the MQTT suite knows. A suite of another protocol names its own servers.
 pub const KINDS: &[&Kind] = &[&mosquitto::KIND];
 
 /// How long a server may take until it accepts connections.
@@ -129,6 +130,11 @@ impl Server {
             None => Ok(()),
             Some(status) => Err(format!("{} ended with {status}\n{}", self.kind.name, self.log_tail())),
         }
+    }
+
+    /// Where everything of it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where its log is.

@@ -7,6 +7,7 @@ mod examples;
 mod lint;
 mod lua;
 mod mqtt;
+mod smtp;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -41,8 +42,17 @@ pub struct Suite {
 }
 
 /// Every suite there is, in the order they run.
-pub const SUITES: &[Suite] =
-    &[lua::SUITE, check::SUITE, examples::SUITE, docs::SUITE, telemetry::SUITE, mqtt::SUITE, lint::SUITE, cargo::SUITE];
+pub const SUITES: &[Suite] = &[
+    lua::SUITE,
+    check::SUITE,
+    examples::SUITE,
+    docs::SUITE,
+    telemetry::SUITE,
+    mqtt::SUITE,
+    smtp::SUITE,
+    lint::SUITE,
+    cargo::SUITE,
+];
 
 /// Variables that must not reach what we run from the environment of whoever runs us.
 const FOREIGN_VARIABLES: [&str; 2] = ["MOONWIRE_", "MQTT_"];

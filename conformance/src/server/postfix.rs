@@ -1,0 +1,117 @@
+//! Postfix 3, with Dovecot 2 to check logins, and a sink behind it that tells what arrived.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Kind;
+use crate::process;
+use crate::tools::{Tool, find};
+
+/// The mail server.
+const POSTFIX: Tool = Tool::of_package("postfix", "postfix");
+/// Checks logins.
+const DOVECOT: Tool = Tool::of_package("dovecot", "dovecot-core");
+/// The library that the sink is made of, and of Debian's own Python.
+const SINK: Tool = Tool::of_package("aiosmtpd", "python3-aiosmtpd");
+/// Verifies signatures.
+const DKIM: Tool = Tool::of_package("dkimverify", "python3-dkim");
+/// Makes the keys that sign.
+const KEYS: Tool = Tool::of_package("openssl", "openssl");
+
+/// The user that listeners with a login know.
+pub const USER: &str = "moonwire";
+/// That user's password.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// Postfix, with one listener for each way to be let in or refused, and the sink's two ports.
+pub const KIND: Kind = Kind {
+    name: "postfix",
+    needs: &[POSTFIX, DOVECOT, SINK, DKIM, KEYS],
+    version,
+    listeners: &["sink", "report", "plain", "bare", "small", "submission", "smtps", "expired", "wrong_name"],
+    prepare,
+    commands,
+    port_taken: "Address already in use",
+};
+
+fn version() -> Result<String, String> {
+    let mut command = Command::new(find("postconf").ok_or("postfix is not installed")?);
+    command.args(["-h", "-d", "mail_version"]);
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    Ok(finished.stdout.trim().to_owned())
+}
+
+fn prepare(folder: &Path) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("postfix: {}: {error}", folder.display());
+    fs::write(folder.join("users"), format!("{USER}:{{PLAIN}}{PASSWORD}::::::\n")).map_err(wrong)?;
+    for name in ["spool", "data"] {
+        fs::create_dir_all(folder.join(name)).map_err(wrong)?;
+    }
+    let mut command = Command::new("chown");
+    command.arg("postfix").arg(folder.join("data"));
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    if finished.succeeded() { Ok(()) } else { Err(format!("chown: {}", finished.summary())) }
+}
+
+/// Debian's Python has the sink's libraries; another one first in `PATH` may not.
+fn commands(folder: &Path) -> Vec<Command> {
+    let program = |tool: Tool| find(tool.program).unwrap_or_else(|| tool.program.into());
+    let mut sink = Command::new("/usr/bin/python3");
+    let ports = fs::read_to_string(folder.join("ports.txt")).unwrap_or_default();
+    sink.arg(folder.join("sink.py")).args(ports.split_whitespace()).arg(folder);
+    let mut dovecot = Command::new(program(DOVECOT));
+    dovecot.arg("-F").arg("-c").arg(folder.join("dovecot.conf"));
+    vec![sink, dovecot, postfix(folder)]
+}
+
+/// Postfix in the foreground; whenever it is stopped it starts again, so that a case may restart it.
+fn postfix(folder: &Path) -> Command {
+    let mut postfix = Command::new("sh");
+    postfix.args(["-c", "trap exit TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done"]);
+    postfix.arg(find(POSTFIX.program).unwrap_or_else(|| POSTFIX.program.into())).arg(folder);
+    postfix
+}
+
+/// How long a Postfix that was stopped may take until it can be stopped again.
+const RESTART_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Stops the Postfix in `folder`, at once or after what it is at; it starts again by itself.
+///
+/// # Errors
+/// In words.
+pub fn restart(folder: &Path, at_once: bool) -> Result<(), String> {
+    let deadline = Instant::now() + RESTART_TIME_MAX;
+    loop {
+        let mut command = Command::new(find(POSTFIX.program).ok_or("postfix is not installed")?);
+        command.arg("-c").arg(folder).arg(if at_once { "abort" } else { "stop" });
+        let finished = process::run(command, Duration::from_secs(60), |_, _| {})?;
+        if finished.succeeded() {
+            return Ok(());
+        }
+        // It may not have come up again since it was last stopped.
+        if Instant::now() > deadline {
+            return Err(format!("postfix stop: {}", finished.summary()));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listener_is_in_its_configuration() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(KIND.name);
+        let mut all = String::new();
+        for entry in folder.read_dir().unwrap() {
+            all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        for listener in KIND.listeners {
+            assert!(all.contains(&format!("{{{{{listener}}}}}")), "no listener {listener}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The SMTP stack against Postfix, Dovecot and aiosmtpd: `conformance/smtp/*_test.lua`; and the outbox, while its server
+//! is restarted and its own process killed.
+//!
+//! Where the servers are, the files learn from their environment, which `smtp/server.lua` reads.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Context, Setting, Suite};
+use crate::certificates::Certificates;
+use crate::expected::Expected;
+use crate::lua_tests::{LuaTest, Reader};
+use crate::outcome::Outcome;
+use crate::process::{self, Process};
+use crate::server::{Server, postfix};
+
+/// The suite.
+pub const SUITE: Suite = Suite {
+    name: "smtp",
+    about: "the SMTP stack against Postfix with Dovecot and aiosmtpd, seen by Python's email package; the outbox",
+    needs: postfix::KIND.needs,
+    time_max: Duration::from_secs(15 * 60),
+    cases,
+    run,
+};
+
+const FOLDER: &str = "conformance/smtp";
+const EXPECTED: &str = "conformance/expected/postfix.txt";
+/// Seconds a single case may take; scripts give up waiting long before.
+const CASE_TIME_MAX: &str = "60";
+
+const OUTBOX: &str = "an outbox delivers everything while its server restarts and its process is killed";
+const LIVES: &str = "the servers live to the end";
+const ATTACHMENT: &str = "an attachment of 25 MiB takes at most 10 MiB of memory in all";
+const ATTACHMENT_SCRIPT: &str = "conformance/smtp/attachment.lua";
+const ATTACHMENT_BYTES: u64 = 25 * 1024 * 1024;
+/// The most memory the script may ever have, in KiB.
+const PEAK_MAX: u64 = 10 * 1024;
+const OUTBOX_SCRIPT: &str = "conformance/smtp/outbox.lua";
+/// How long the outbox may take to deliver what is left once nobody disturbs it any more.
+const OUTBOX_TIME_MAX: Duration = Duration::from_secs(300);
+/// `MOONWIRE_SMTP_OUTBOX=500,20,10` says how many messages, restarts and kills; this is what is done without it.
+const OUTBOX_DEFAULT: Trouble = Trouble { messages: 100, restarts: 5, kills: 4 };
+
+/// Which listener is which variable.
+const VARIABLES: [(&str, &str, &str); 8] = [
+    ("MOONWIRE_SMTP_SINK_URL", "smtp://127.0.0.1", "sink"),
+    ("MOONWIRE_SMTP_PLAIN_URL", "smtp://127.0.0.1", "plain"),
+    ("MOONWIRE_SMTP_BARE_URL", "smtp://127.0.0.1", "bare"),
+    ("MOONWIRE_SMTP_SMALL_URL", "smtp://127.0.0.1", "small"),
+    ("MOONWIRE_SMTP_SUBMISSION_URL", "smtp://localhost", "submission"),
+    ("MOONWIRE_SMTP_SMTPS_URL", "smtps://localhost", "smtps"),
+    ("MOONWIRE_SMTP_EXPIRED_URL", "smtps://localhost", "expired"),
+    ("MOONWIRE_SMTP_WRONG_NAME_URL", "smtp://localhost", "wrong_name"),
+];
+
+fn cases(setting: &Setting) -> Result<Vec<String>, String> {
+    let expected = read_expected(setting)?;
+    Ok(expected.names().map(str::to_owned).chain([ATTACHMENT, OUTBOX, LIVES].map(str::to_owned)).collect())
+}
+
+fn run(context: &mut Context<'_>) -> Result<(), String> {
+    let expected = read_expected(context.setting)?;
+    let environment = match context.server(&postfix::KIND) {
+        Ok((server, certificates)) => environment(server, certificates),
+        Err(Outcome::Skipped(reason)) => {
+            let names = cases(context.setting)?;
+            context.skip(&names, &reason);
+            return Ok(());
+        }
+        Err(outcome) => {
+            context.report.case("the servers start", outcome, None);
+            return Ok(());
+        }
+    };
+    let version = (postfix::KIND.version)()?;
+    let (tests, wrong) = run_files(context, &environment)?;
+    let complete = wrong.is_none();
+    if let Some(wrong) = wrong {
+        context.report.case("the files run to their end", Outcome::Failed(wrong), None);
+    }
+    let results: Vec<_> = tests.into_iter().map(|test| (case_name(&test.file, &test.name), test)).collect();
+    if context.setting.accept {
+        accept(context, &expected, &results)?;
+    } else {
+        for (name, test) in &results {
+            if context.setting.wants(name) {
+                let outcome = expected.judge(&version, name, test.outcome.clone());
+                context.report.case(name.clone(), outcome, Some(test.time));
+            }
+        }
+        for name in expected.names().filter(|name| complete && !results.iter().any(|(seen, _)| seen == name)) {
+            if context.setting.wants(name) {
+                let why = "known, but no longer there: write that down with --accept";
+                context.report.case(name, Outcome::Failed(why.to_owned()), None);
+            }
+        }
+    }
+    context.case(ATTACHMENT, |context| attachment(context, &environment).into());
+    context.case(OUTBOX, |context| outbox(context, &environment).into());
+    context.case(LIVES, |context| match context.server(&postfix::KIND) {
+        Ok((server, _)) => server.lives().into(),
+        Err(outcome) => outcome,
+    });
+    Ok(())
+}
+
+/// "login: statement".
+fn case_name(file: &str, statement: &str) -> String {
+    let topic = file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
+    format!("{topic}: {statement}")
+}
+
+/// Runs the files; with `--case`, only those that hold a case that is wanted.
+fn run_files(
+    context: &Context<'_>,
+    environment: &[(&'static str, String)],
+) -> Result<(Vec<LuaTest>, Option<String>), String> {
+    let command = || {
+        let mut command = context.setting.moonwire();
+        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
+        command
+    };
+    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    if context.setting.case.is_some() {
+        let mut list = command();
+        list.arg("--list").args(&files);
+        let listed = context.run(list, context.time_left())?;
+        let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
+        files.retain(|file| names.iter().any(|(of, name)| of == file && context.setting.wants(&case_name(file, name))));
+        if files.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+    }
+    let mut command = command();
+    command.args(files);
+    let mut reader = Reader::new();
+    let report = &*context.report;
+    let finished = process::run(command, context.time_left(), |source, line| {
+        if let Some(name) = reader.line(source, line) {
+            report.progress(&name);
+        }
+    })?;
+    Ok(reader.finish(&finished))
+}
+
+/// Where the Lua files find the servers, the certificates and the keys.
+fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+    let mut environment = Vec::new();
+    for (variable, address, listener) in VARIABLES {
+        if let Some(port) = server.port(listener) {
+            environment.push((variable, format!("{address}:{port}")));
+        }
+    }
+    environment.extend([
+        ("MOONWIRE_SMTP_REPORT", format!("127.0.0.1:{}", server.port("report").unwrap_or_default())),
+        ("MOONWIRE_SMTP_FOLDER", server.folder().display().to_string()),
+        ("MOONWIRE_SMTP_USER", postfix::USER.to_owned()),
+        ("MOONWIRE_SMTP_PASSWORD", postfix::PASSWORD.to_owned()),
+        ("MOONWIRE_SMTP_CA", certificates.certificate("ca").display().to_string()),
+        ("MOONWIRE_SMTP_CERTIFICATE", certificates.certificate("server").display().to_string()),
+        ("MOONWIRE_SMTP_KEY", certificates.key("server").display().to_string()),
+    ]);
+    environment
+}
+
+fn read_expected(setting: &Setting) -> Result<Expected, String> {
+    Expected::parse(&setting.read(EXPECTED)?, !setting.accept).map_err(|error| format!("{EXPECTED}: {error}"))
+}
+
+fn accept(context: &mut Context<'_>, expected: &Expected, results: &[(String, LuaTest)]) -> Result<(), String> {
+    if context.setting.case.is_some() {
+        return Err("--accept takes all cases: leave --case out".to_owned());
+    }
+    let text = expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
+    let path = context.setting.root.join(EXPECTED);
+    std::fs::write(path, text).map_err(|error| format!("cannot write {EXPECTED}: {error}"))?;
+    context.report.say(&format!("{EXPECTED} is written anew: look at what changed"));
+    for (name, test) in results {
+        context.report.case(name.clone(), test.outcome.clone(), Some(test.time));
+    }
+    Ok(())
+}
+
+/// Sends a large file from a script that does nothing else, over TLS, and asks how much memory that took.
+fn attachment(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> Result<(), String> {
+    let path = context.setting.temporary.join("attachment.bin");
+    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = std::fs::File::create(&path).map_err(wrong)?;
+    file.set_len(ATTACHMENT_BYTES).map_err(wrong)?;
+    for way in ["SUBMISSION", "PLAIN"] {
+        let mut command = context.setting.moonwire();
+        command.arg(ATTACHMENT_SCRIPT).arg(way).arg(&path).envs(environment.iter().cloned());
+        let finished = context.succeed(command, Duration::from_secs(120))?;
+        let peak: u64 = finished.stdout.trim().parse().map_err(|_| finished.summary())?;
+        context.report.say(&format!("25 MiB to {}: a peak of {peak} KiB", way.to_lowercase()));
+        if peak > PEAK_MAX {
+            return Err(format!("a peak of {peak} KiB to {}", way.to_lowercase()));
+        }
+    }
+    Ok(())
+}
+
+// The outbox ------------------------------------------------------------------
+
+/// What an outbox has to get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trouble {
+    messages: u32,
+    restarts: u32,
+    kills: u32,
+}
+
+impl Trouble {
+    fn wanted() -> Result<Self, String> {
+        match env::var("MOONWIRE_SMTP_OUTBOX") {
+            Ok(text) => {
+                Self::parse(&text).ok_or_else(|| format!("MOONWIRE_SMTP_OUTBOX: {text:?} is not like 500,20,10"))
+            }
+            Err(_) => Ok(OUTBOX_DEFAULT),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let numbers: Vec<u32> = text.split(',').map(|word| word.trim().parse().ok()).collect::<Option<_>>()?;
+        let &[messages, restarts, kills] = numbers.as_slice() else { return None };
+        Some(Self { messages, restarts, kills })
+    }
+}
+
+/// Starts the script that puts messages and delivers them, kills it, restarts Postfix; then counts what arrived.
+fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> Result<(), String> {
+    let trouble = Trouble::wanted()?;
+    let (folder, report) = match context.server(&postfix::KIND) {
+        Ok((server, _)) => (server.folder().to_owned(), server.port("report").unwrap_or_default()),
+        Err(_) => return Err("the servers do not run".to_owned()),
+    };
+    let store = context.setting.temporary.join("outbox.db");
+    let start = |context: &Context<'_>| {
+        let mut command = context.setting.moonwire();
+        command.arg(OUTBOX_SCRIPT).arg(&store).arg(trouble.messages.to_string()).envs(environment.iter().cloned());
+        Process::start(command)
+    };
+    let mut script = start(context)?;
+    let (mut restarts, mut kills) = (0, 0);
+    let pause = Duration::from_millis(300);
+    while restarts < trouble.restarts || kills < trouble.kills {
+        thread::sleep(pause);
+        // Spread evenly, whichever there are more of.
+        if restarts * trouble.kills <= kills * trouble.restarts && restarts < trouble.restarts || kills >= trouble.kills
+        {
+            postfix::restart(&folder, restarts % 2 == 0)?;
+            restarts += 1;
+        } else {
+            // Dropping it ends it by a signal that it could obey; this one it cannot.
+            script.kill();
+            script = start(context)?;
+            kills += 1;
+        }
+    }
+    let finished = script.finish(OUTBOX_TIME_MAX.min(context.time_left()), |_, _| {})?;
+    if !finished.succeeded() {
+        return Err(format!("the script: {}", finished.summary()));
+    }
+    let seen = settled(report, &folder, trouble.messages)?;
+    let missing: Vec<u32> = (1..=trouble.messages).filter(|n| !seen.contains_key(n)).collect();
+    let copies: u32 = seen.values().sum();
+    let twice = copies - u32::try_from(seen.len()).unwrap_or(u32::MAX);
+    context.report.say(&format!(
+        "{} messages, {restarts} restarts, {kills} kills: {} delivered, {twice} duplicates; {}",
+        trouble.messages,
+        seen.len(),
+        finished.stdout.lines().last().unwrap_or_default(),
+    ));
+    // A message is sent again only when its last answer was lost: at most one for each connection that broke.
+    if !missing.is_empty() {
+        Err(format!("{} messages are lost: {missing:?}", missing.len()))
+    } else if twice > restarts + kills {
+        Err(format!("{twice} duplicates of {restarts} restarts and {kills} kills"))
+    } else {
+        Ok(())
+    }
+}
+
+/// How often each message has arrived, once Postfix has handed on what it has.
+fn settled(report: u16, folder: &Path, messages: u32) -> Result<BTreeMap<u32, u32>, String> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut seen = counts(report)?;
+    while Instant::now() < deadline && (seen.len() < messages as usize || !queue_is_empty(folder)) {
+        thread::sleep(Duration::from_millis(200));
+        seen = counts(report)?;
+    }
+    Ok(seen)
+}
+
+fn queue_is_empty(folder: &Path) -> bool {
+    let mut command = Command::new("postqueue");
+    command.arg("-c").arg(folder).arg("-j");
+    process::run(command, Duration::from_secs(30), |_, _| {}).is_ok_and(|finished| finished.stdout.trim().is_empty())
+}
+
+/// Asks the sink; the messages of the outbox are named `outbox-N@...`.
+fn counts(report: u16) -> Result<BTreeMap<u32, u32>, String> {
+    let wrong = |error: std::io::Error| format!("the sink does not answer: {error}");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, report)).map_err(wrong)?;
+    stream.write_all(b"{\"ids\": true}\n").map_err(wrong)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(wrong)?;
+    Ok(parse_counts(&line))
+}
+
+/// Reads `{"outbox-7@moonwire.test": 1, ...}`, of which names and numbers are simple.
+fn parse_counts(line: &str) -> BTreeMap<u32, u32> {
+    let pairs = line.trim().trim_matches(['{', '}']).split(", ");
+    pairs
+        .filter_map(|pair| {
+            let (name, count) = pair.split_once(": ")?;
+            let number = name.strip_prefix("\"outbox-")?.split('@').next()?;
+            Some((number.parse().ok()?, count.parse().ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_named_by_its_file_and_statement() {
+        assert_eq!(case_name("conformance/smtp/login_test.lua", "[RFC 4954, 4] x"), "login: [RFC 4954, 4] x");
+    }
+
+    #[test]
+    fn every_listener_has_a_variable() {
+        for listener in postfix::KIND.listeners.iter().filter(|name| **name != "report") {
+            assert!(VARIABLES.iter().any(|(_, _, of)| of == listener), "no script can reach {listener}");
+        }
+    }
+
+    #[test]
+    fn trouble_is_three_numbers() {
+        assert_eq!(Trouble::parse("500, 20,10"), Some(Trouble { messages: 500, restarts: 20, kills: 10 }));
+        for text in ["", "500", "1,2", "1,2,3,4", "a,b,c", "-1,2,3"] {
+            assert_eq!(Trouble::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn copies_are_counted_by_the_number_in_their_name() {
+        let line = "{\"outbox-7@moonwire.test\": 1, \"abc@moonwire.test\": 3, \"outbox-12@moonwire.test\": 2}\n";
+        assert_eq!(parse_counts(line), BTreeMap::from([(7, 1), (12, 2)]));
+        assert_eq!(parse_counts("{}\n"), BTreeMap::new());
+    }
+}
