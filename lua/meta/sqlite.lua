@@ -30,7 +30,8 @@
 --- A wrong number of values raises.
 ---
 --- A task that is cancelled, or whose deadline passes, gives up the answer and not the work: what it asked for is
---- done, or fails, as if it still waited.
+--- done, or fails, as if it still waited, unless the process ends first. Whole statements and transactions only, in any
+--- case.
 local sqlite = {}
 
 ---@alias sqlite.Value nil|boolean|integer|number|string|cosocket.Buffer

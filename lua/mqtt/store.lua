@@ -6,6 +6,7 @@
 
 local cosocket = require("cosocket")
 local sqlite = require("sqlite")
+local values = require("mqtt.store.value")
 
 --- Marks the file as a session of MQTT ("MWMQ").
 local APPLICATION_ID = 0x4D574D51
@@ -15,8 +16,6 @@ local BUSY_TIMEOUT = 1
 local PAGE = 1000
 --- Pages that lie unused before an opened file is made smaller: 10 MiB.
 local UNUSED_MAX = 2560
---- How deep properties may nest: a list of user properties in a table of properties.
-local DEPTH_MAX = 4
 
 --- From nothing to version 1, from 1 to 2, ...: steps that have been published stay as they are.
 local SCHEMA = {
@@ -44,58 +43,6 @@ local RECEIVED = "INSERT OR IGNORE INTO received VALUES (?)"
 local FORGET = "DELETE FROM received WHERE packet_id = ?"
 local FORGET_ALL = "DELETE FROM received"
 local IDENTIFY = "INSERT OR REPLACE INTO session VALUES (1, ?)"
-
--- Properties as bytes -----------------------------------------------------------
-
---- Appends a value as a letter and bytes: numbers little-endian, strings behind their length, tables as pairs.
-local function pack(value, parts, depth)
-  local kind = math.type(value) or type(value)
-  if kind == "string" then
-    parts[#parts + 1] = string.pack("<c1s4", "s", value)
-  elseif kind == "integer" then
-    parts[#parts + 1] = string.pack("<c1i8", "i", value)
-  elseif kind == "float" then
-    parts[#parts + 1] = string.pack("<c1d", "d", value)
-  elseif kind == "boolean" then
-    parts[#parts + 1] = value and "T" or "F"
-  elseif kind == "table" and depth < DEPTH_MAX then
-    local count = 0
-    for _ in pairs(value) do count = count + 1 end
-    parts[#parts + 1] = string.pack("<c1I4", "t", count)
-    for key, item in pairs(value) do
-      pack(key, parts, depth + 1)
-      pack(item, parts, depth + 1)
-    end
-  else
-    error(("properties cannot hold a %s here"):format(kind), 0)
-  end
-end
-
---- The value at `at`, and where the next begins; raises when the bytes are none.
-local function unpack_value(bytes, at, depth)
-  local kind = bytes:sub(at, at)
-  if kind == "s" then return string.unpack("<s4", bytes, at + 1) end
-  if kind == "i" then return string.unpack("<i8", bytes, at + 1) end
-  if kind == "d" then return string.unpack("<d", bytes, at + 1) end
-  if kind == "T" or kind == "F" then return kind == "T", at + 1 end
-  if kind ~= "t" or depth >= DEPTH_MAX then error("no value") end
-  local value, count = {}, nil
-  count, at = string.unpack("<I4", bytes, at + 1)
-  for _ = 1, count do
-    local key, item
-    key, at = unpack_value(bytes, at, depth + 1)
-    item, at = unpack_value(bytes, at, depth + 1)
-    value[key] = item
-  end
-  return value, at
-end
-
-local function packed(properties)
-  if properties == nil then return nil end
-  local parts = {}
-  pack(properties, parts, 0)
-  return table.concat(parts)
-end
 
 -- The journal -------------------------------------------------------------------
 
@@ -264,7 +211,7 @@ local function statements_of(notes)
     elseif entry then
       list[#list + 1] = {
         ADD, seq, note.packet_id, NUMBERS[note.state], entry.topic, is_released and "" or entry.payload, entry.qos,
-        entry.retain, not is_released and packed(entry.properties) or nil, entry.expires_at,
+        entry.retain, not is_released and entry.properties and values.pack(entry.properties) or nil, entry.expires_at,
       }
     elseif is_released then
       say(RELEASED, note.packet_id, seq)
@@ -391,9 +338,8 @@ end
 local function entry_of(row)
   local properties
   if row.properties then
-    local ok, value, after = pcall(unpack_value, row.properties, 1, 0)
-    if not ok or type(value) ~= "table" or after ~= #row.properties + 1 then return nil end
-    properties = value
+    properties = values.unpack(row.properties)
+    if type(properties) ~= "table" then return nil end
   end
   local state = STATES[row.state]
   if not state or type(row.topic) ~= "string" or type(row.payload) ~= "string" then return nil end

@@ -65,6 +65,8 @@ return {
     test.equal(journal:load(), { outgoing = {}, received = {} })
     test.raises("has handed over", journal.load, journal)
     test.equal(journal:commit(), true)
+    local listing <close> = assert(io.popen("ls -l " .. path.name))
+    test.matches(listing:read("l"), "^%-rw%-%-%-%-%-%-%-", "its owner's only")
     journal:close()
   end,
 

@@ -244,6 +244,39 @@ return {
     assert(sqlite.open(path.name, checked)):close()
   end,
 
+  ["whatever happens to its bytes, a file is opened or refused, and a refused one is left as it is"] = function()
+    local random = test.random()
+    local path <close> = new_path()
+    made(path.name, { schema = { "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE INDEX i ON t(v)" }, application_id = 5 })
+    local whole, refused = bytes_of(path.name), 0
+    for _ = 1, 80 do
+      local bytes = whole
+      for _ = 1, random(3) do
+        -- Often in the head, or in the head of a page.
+        local at = random(3) == 1 and random(100) or (random(#whole // 4096) - 1) * 4096 + random(random(2) == 1 and 16 or 4096)
+        local size = random(2) == 1 and 1 or math.min(random(300), #bytes - at + 1)
+        local junk = {}
+        for i = 1, size do junk[i] = string.char(random(0, 255)) end
+        bytes = bytes:sub(1, at - 1) .. table.concat(junk) .. bytes:sub(at + size)
+      end
+      write(path.name, bytes)
+      local db, err = sqlite.open(path.name, { application_id = 5, check = random(2) == 1, schema = { "SELECT 1" } })
+      if db then
+        -- What is met later is an error, too.
+        local _, why = db:query("SELECT count(*), max(v), sum(length(v)) FROM t")
+        if why then test.equal(why.kind, "io") end
+        db:exec("DELETE FROM t WHERE id % 3 = 0")
+        db:close()
+      else
+        refused = refused + 1
+        test.equal(err.kind, "io")
+        test.equal(bytes_of(path.name) == bytes, true, "the file is as it was")
+      end
+      for _, suffix in ipairs({ "-wal", "-shm", "-journal" }) do os.remove(path.name .. suffix) end
+    end
+    test.truthy(refused > 20, refused)
+  end,
+
   ["a refused database keeps its log, too"] = function()
     local path <close> = new_path()
     made(path.name)
@@ -341,6 +374,7 @@ return {
     test.raises('option "busy_timeout" must be from 0', sqlite.open, "x", { busy_timeout = -1 })
     test.raises('option "check" must be a boolean', sqlite.open, "x", { check = 1 })
     test.raises('option "mode" must be an integer', sqlite.open, "x", { mode = "600" })
+    test.raises("contradict each other", sqlite.open, "x", { read_only = true, exclusive = true })
     test.raises("call this with a colon", db.exec, "SELECT 1")
     test.raises("the SQL must be a string, not a nil", db.exec, db)
     test.raises("the SQL is not UTF%-8", db.exec, db, "SELECT '\xff'")

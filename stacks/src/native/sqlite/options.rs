@@ -89,6 +89,9 @@ impl Config {
             },
             other => return Err(wrong("synchronous", "a string", &other)),
         };
+        if given.boolean("read_only")? && given.boolean("exclusive")? {
+            return Err(mistake(OP, "options read_only and exclusive contradict each other".to_owned()));
+        }
         let application_id = match given.get("application_id")? {
             Value::Nil => None,
             _ => Some(given.integer("application_id", 1, i32::MAX.into(), 0)? as i32),
