@@ -9,6 +9,9 @@
 --                                                            publish N messages of S bytes, W at a time unacknowledged
 --   moonwire bench/contestant.lua mqttsub port=P qos=Q n=N topic=T
 --                                                            subscribe to T and receive N messages; timed from the first
+--   moonwire bench/contestant.lua wsecho port=P              says WebSocket messages back, for idle ones
+--   moonwire bench/contestant.lua ws port=P n=N size=S kind=text|binary window=W
+--                                                            N messages of S bytes to a server that says them back, W under way
 --
 -- A client prints one line of JSON: how many, in how many seconds, how many bytes.
 
@@ -128,6 +131,35 @@ function rows.smtp()
     started = cosocket.now() - started
   end
   print(('{"n":%d,"secs":%.6f,"bytes":0}'):format(count, started))
+end
+
+function rows.wsecho()
+  assert(require("websocket").listen("ws://127.0.0.1:" .. options.port, function(connection)
+    for message, kind in connection:messages() do
+      if kind == "text" then
+        connection:send(message)
+      else
+        connection:send_binary(message)
+      end
+    end
+  end, { connections_max = 20000 }))
+end
+
+function rows.ws()
+  local count, window = tonumber(options.n), tonumber(options.window)
+  local message, is_text = ("x"):rep(tonumber(options.size)), options.kind ~= "binary"
+  local connection = assert(require("websocket").connect("ws://127.0.0.1:" .. options.port .. "/"))
+  local function send()
+    assert(is_text and connection:send(message) or not is_text and connection:send_binary(message))
+  end
+  local started = cosocket.now()
+  for _ = 1, window do send() end
+  for received = 1, count do
+    assert(connection:receive())
+    if received + window <= count then send() end
+  end
+  tell(count, started, count * #message)
+  connection:close()
 end
 
 rows[row]()

@@ -9,6 +9,7 @@ mod lua;
 mod mqtt;
 mod smtp;
 mod telemetry;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -50,6 +51,7 @@ pub const SUITES: &[Suite] = &[
     telemetry::SUITE,
     mqtt::SUITE,
     smtp::SUITE,
+    websocket::SUITE,
     lint::SUITE,
     cargo::SUITE,
 ];

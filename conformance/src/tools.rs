@@ -31,6 +31,8 @@ pub enum Source {
     Package(&'static str),
     /// This component of the Rust toolchain.
     Component(&'static str),
+    /// This Python package, `name==version`, in an environment of our own.
+    Python(&'static str),
 }
 
 impl Tool {
@@ -44,12 +46,20 @@ impl Tool {
         Self { program, from: Source::Component(component) }
     }
 
+    /// A program of a Python package.
+    pub const fn of_python(program: &'static str, requirement: &'static str) -> Self {
+        Self { program, from: Source::Python(requirement) }
+    }
+
     /// Whether it is on this machine. A component's program may be a stub that only says it is not installed.
     pub fn is_here(self) -> bool {
         match self.from {
             Source::Package(_) => find(self.program).is_some(),
             Source::Component(_) => {
                 Command::new(self.program).arg("--version").output().is_ok_and(|o| o.status.success())
+            }
+            Source::Python(requirement) => {
+                python_program(self.program).is_file() && python_folder().join(requirement).is_file()
             }
         }
     }
@@ -59,6 +69,18 @@ impl Tool {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     find_in(program, env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from)))
+}
+
+/// Where Python packages are installed: beside other things that can be had again.
+fn python_folder() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map_or_else(env::temp_dir, PathBuf::from).join(".cache");
+    cache.unwrap_or_else(home).join("moonwire-conformance/python")
+}
+
+/// Where a program of a Python package is, or will be.
+pub fn python_program(program: &str) -> PathBuf {
+    python_folder().join("bin").join(program)
 }
 
 fn find_in(program: &str, folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
@@ -92,6 +114,12 @@ pub fn install_command(missing: &[Tool], root: bool) -> String {
     }
     if !components.is_empty() {
         commands.push(format!("rustup component add {}", components.join(" ")));
+    }
+    let requirements = requirements(missing);
+    if !requirements.is_empty() {
+        let folder = python_folder();
+        let folder = folder.display();
+        commands.push(format!("python3 -m venv {folder} && {folder}/bin/pip install {}", requirements.join(" ")));
     }
     commands.join(" && ")
 }
@@ -136,10 +164,40 @@ pub fn install(missing: &[Tool], mut say: impl FnMut(&str)) -> Result<(), String
         say(&format!("rustup component add {}", components.join(" ")));
         succeed(command)?;
     }
+    let requirements = requirements(missing);
+    if !requirements.is_empty() {
+        install_python(&requirements, &mut say)?;
+    }
     match self::missing(missing.iter().copied()).as_slice() {
         [] => Ok(()),
         still => Err(format!("after installing, {}", sentence(still))),
     }
+}
+
+/// Installs Python packages into our own environment, and notes which.
+fn install_python(requirements: &[&str], say: &mut impl FnMut(&str)) -> Result<(), String> {
+    let folder = python_folder();
+    let make = || {
+        let mut command = Command::new("python3");
+        command.args(["-m", "venv"]).arg(&folder);
+        succeed(command)
+    };
+    if !python_program("pip").is_file() {
+        say(&format!("python3 -m venv {}", folder.display()));
+        // Debian has Python without what makes environments.
+        if make().is_err() && is_root() {
+            apt(&["install", "-y", "--no-install-recommends", "python3", "python3-venv"])?;
+        }
+        make()?;
+    }
+    say(&format!("pip install {}", requirements.join(" ")));
+    let mut command = Command::new(python_program("pip"));
+    command.args(["install", "--quiet", "--disable-pip-version-check"]).args(requirements);
+    succeed(command)?;
+    for requirement in requirements {
+        std::fs::write(folder.join(requirement), "").map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    Ok(())
 }
 
 fn apt(arguments: &[&str]) -> Result<(), String> {
@@ -157,7 +215,7 @@ fn succeed(command: Command) -> Result<(), String> {
 fn packages(tools: &[Tool]) -> Vec<&'static str> {
     let names = tools.iter().filter_map(|tool| match tool.from {
         Source::Package(name) => Some(name),
-        Source::Component(_) => None,
+        Source::Component(_) | Source::Python(_) => None,
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -165,7 +223,15 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
 fn components(tools: &[Tool]) -> Vec<&'static str> {
     let names = tools.iter().filter_map(|tool| match tool.from {
         Source::Component(name) => Some(name),
-        Source::Package(_) => None,
+        Source::Package(_) | Source::Python(_) => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn requirements(tools: &[Tool]) -> Vec<&'static str> {
+    let names = tools.iter().filter_map(|tool| match tool.from {
+        Source::Python(requirement) => Some(requirement),
+        Source::Package(_) | Source::Component(_) => None,
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -215,6 +281,18 @@ mod tests {
         );
         assert_eq!(install_command(&[BROKER], true), "apt-get install --no-install-recommends mosquitto");
         assert_eq!(install_command(&[CLIPPY], false), "rustup component add clippy");
+    }
+
+    #[test]
+    fn python_packages_have_an_environment_of_their_own() {
+        let tool = Tool::of_python("moonwire-no-such-program", "nothing==1.0");
+        assert!(!tool.is_here());
+        let command = install_command(&[tool, BROKER], true);
+        assert!(
+            command.contains("apt-get install --no-install-recommends mosquitto && python3 -m venv /"),
+            "{command}"
+        );
+        assert!(command.ends_with("/moonwire-conformance/python/bin/pip install nothing==1.0"), "{command}");
     }
 
     #[test]

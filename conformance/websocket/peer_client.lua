@@ -1,0 +1,101 @@
+-- Our client against an independent server, peer.py: `moonwire peer_client.lua url=ws://127.0.0.1:P`. Prints
+-- "passed NAME" or "failed NAME: why" for each case.
+local cosocket = require("cosocket")
+local websocket = require("websocket")
+
+local url = arg[1]:match("^url=(.*)$")
+local SIZES = { 0, 1, 125, 126, 65535, 65536, 1000000 }
+
+--- Sends messages of every size, and sees that they come back.
+local function echoes(connection)
+  for _, size in ipairs(SIZES) do
+    local text = ("aß€ "):rep(size // 7) .. ("x"):rep(size % 7)
+    assert(connection:send(text))
+    local got, kind = connection:receive()
+    assert(got == text and kind == "text", "another text came back")
+    local bytes = ("\0\xff\x80"):rep(size // 3)
+    assert(connection:send_binary(bytes))
+    got, kind = connection:receive()
+    assert(got == bytes and kind == "binary", "other bytes came back")
+  end
+end
+
+local function case(name, fn)
+  local ok, err = pcall(cosocket.deadline, 30, fn)
+  if ok then
+    print("passed " .. name)
+  else
+    print(("failed %s: %s"):format(name, (tostring(err):gsub("\n.*", ""))))
+  end
+end
+
+case("messages of every size are said back", function()
+  local connection <close> = assert(websocket.connect(url))
+  echoes(connection)
+end)
+
+case("compressed with every window, with and without context takeover", function()
+  for bits = 9, 15, 3 do
+    for _, alone in ipairs({ false, true }) do
+      local connection <close> = assert(websocket.connect(url, {
+        compression = {
+          client_max_window_bits = bits,
+          server_max_window_bits = bits,
+          client_no_context_takeover = alone,
+          server_no_context_takeover = alone,
+          threshold = 0,
+        },
+      }))
+      assert(connection:status().compressed, "no compression was agreed on")
+      echoes(connection)
+    end
+  end
+end)
+
+case("a message in pieces is one message", function()
+  local connection <close> = assert(websocket.connect(url, { compression = true }))
+  assert(connection:send_stream("text", ("one two three four"):gmatch("%a+ ?")))
+  assert(connection:receive() == "one two three four")
+end)
+
+case("fragments are one message, or pieces", function()
+  local connection <close> = assert(websocket.connect(url .. "/pieces"))
+  local text = ("piece "):rep(5000)
+  assert(connection:send(text))
+  assert(connection:receive() == text)
+  assert(connection:send(text))
+  local parts = {}
+  for piece in connection:pieces() do parts[#parts + 1] = piece end
+  assert(table.concat(parts) == text)
+end)
+
+case("pings are answered while a task receives", function()
+  -- The server asks every 0.2 seconds.
+  local connection <close> = assert(websocket.connect(url))
+  cosocket.deadline(1.5, connection.receive, connection)
+  assert(connection:send("still there"))
+  assert(connection:receive() == "still there")
+end)
+
+case("the subprotocol is agreed on", function()
+  local connection <close> = assert(websocket.connect(url, { subprotocols = { "other", "echo" } }))
+  assert(connection:subprotocol() == "echo")
+end)
+
+case("a close is answered with its code", function()
+  local connection = assert(websocket.connect(url))
+  connection:close(3002, "enough")
+  assert(connection.close_code == 3002, connection.close_code)
+end)
+
+case("the server's code and reason are heard", function()
+  local connection = assert(websocket.connect(url .. "/close"))
+  local _, err = connection:receive()
+  assert(err.kind == "closed" and connection.close_code == 3001 and connection.close_reason == "as asked", err)
+end)
+
+case("a connection that is dropped is an abnormal end", function()
+  local connection = assert(websocket.connect(url .. "/drop"))
+  local _, err = connection:receive()
+  assert(err.kind == "closed" and connection.close_code == 1006, err)
+end)
