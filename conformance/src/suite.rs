@@ -4,6 +4,7 @@ mod cargo;
 mod check;
 mod docs;
 mod examples;
+mod http_server;
 mod lint;
 mod lua;
 mod mqtt;
@@ -52,6 +53,7 @@ pub const SUITES: &[Suite] = &[
     mqtt::SUITE,
     smtp::SUITE,
     websocket::SUITE,
+    http_server::SUITE,
     lint::SUITE,
     cargo::SUITE,
 ];
