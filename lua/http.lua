@@ -138,4 +138,23 @@ function http.options(url, options)
   return shared_client():perform("http.options", "OPTIONS", url, options)
 end
 
+--- Fetches a file, as `Client:save` does.
+---@async
+---@param url string
+---@param path string
+---@param options? http.SaveOptions|http.RequestOptions
+---@return http.Saved? saved
+---@return cosocket.Error? err
+function http.save(url, path, options)
+  return require("http.download").save(shared_client(), url, path, options)
+end
+
+--- Reads a stream of server-sent events: `for event in http.events(url) do print(event.type, event.data) end`.
+---@param url string
+---@param options? http.EventsOptions|http.RequestOptions
+---@return http.Events
+function http.events(url, options)
+  return require("http.events").new(shared_client(), url, options)
+end
+
 return http

@@ -78,6 +78,7 @@ local BODY_EXPECTED = { POST = true, PUT = true, PATCH = true }
 ---@field tls? cosocket.TlsOptions Connections are shared by requests that give the same table.
 ---@field proxy? string|false `http://`, `https://` or `socks5://`, with user and password if needed; `false`: none. Default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 ---@field unix? string Path of a unix socket to connect to, whatever the URL's host.
+---@field connect? http.Connect Makes streams in place of `cosocket.connect`, and of proxies: through a tunnel of your own, say.
 ---@field cookies? http.Jar|boolean `true`: a new jar for this client. Default `false`.
 ---@field user_agent? string|false Default "moonwire".
 ---@field on_informational? fun(status: integer, headers: http.Headers) Called for each interim answer (1xx).
@@ -113,6 +114,7 @@ local REQUEST_OPTIONS = {
   tls = "table",
   proxy = "string|boolean",
   unix = "string",
+  connect = "function",
   cookies = "table|boolean",
   user_agent = "string|boolean",
   on_informational = "function",
@@ -125,7 +127,7 @@ for _, name in ipairs({ "query", "body", "length", "json", "form", "multipart", 
 
 --- Options that change what stands in the head of a plain GET, or where it goes.
 local HEAD_OPTIONS = { "headers", "decompress", "user_agent", "cookies", "auth", "query" }
-local ROUTE_OPTIONS = { "tls", "proxy", "unix" }
+local ROUTE_OPTIONS = { "tls", "proxy", "unix", "connect" }
 
 ---@class http.Client
 ---@field jar http.Jar?
@@ -151,6 +153,7 @@ local client = {}
 ---@field op string
 ---@field method string
 ---@field settings table
+---@field given http.RequestOptions?
 ---@field plain boolean The head is that of a plain GET.
 ---@field headers http.Headers? Of the script.
 ---@field upload http.Upload?
@@ -196,6 +199,26 @@ local function check_common(op, options, level)
   if options.user_agent == true then wrong(op, "user_agent must be a string or false", level) end
   local jar = options.cookies
   if type(jar) == "table" and type(jar.receive) ~= "function" then wrong(op, "cookies must be a jar (http.jar()) or a boolean", level) end
+end
+
+--- Options of which some are `known` to the caller, and the others are a request's.
+---@param op string
+---@param given table?
+---@param known table<string, string>
+---@param level integer As of `error`, from the caller.
+---@return table options
+---@return http.RequestOptions request
+function client.split(op, given, known, level)
+  local all = {}
+  for name, kind in pairs(REQUEST_OPTIONS) do all[name] = kind end
+  for name, kind in pairs(known) do all[name] = kind end
+  cosocket.check_options(op, given, all, level + 1)
+  local options, request = {}, {}
+  for name, value in pairs(given or {}) do
+    if known[name] then options[name] = value else request[name] = value end
+  end
+  check_common(op, request, level + 2)
+  return options, request
 end
 
 ---@param text string|false|nil
@@ -531,6 +554,8 @@ function Client:answer(call, to, connection, status, reason, minor, headers, len
     url = to.href,
     method = call.method,
     connection = connection,
+    client = self,
+    request = call.given,
     pool = self.pool,
     length = length,
     keep = keep,
@@ -719,6 +744,7 @@ function Client:begin(op, method, address, given, level)
     settings = settings,
     plain = plain,
     own_route = own_route,
+    given = given,
     headers = given and given.headers and headers_of(op, given.headers, level + 1) or nil,
     upload = upload,
     length = length,
@@ -836,6 +862,26 @@ for _, name in ipairs({ "get", "post", "put", "patch", "delete", "head", "option
   Client[name] = function(self, address, options)
     return self:perform(op, method, address, options)
   end
+end
+
+--- Fetches a file. It goes on after failures, and where an earlier run broke off; it appears under its name when it is
+--- whole and its checksum is right.
+---@async
+---@param address string
+---@param path string
+---@param options? http.SaveOptions|http.RequestOptions `timeout` is for each attempt.
+---@return http.Saved? saved
+---@return cosocket.Error? err `refused` with `code` for a status that is not 2xx, `protocol` for a wrong checksum, `limit`, `io`, and what a request fails with
+function Client:save(address, path, options)
+  return require("http.download").save(self, address, path, options)
+end
+
+--- Reads a stream of server-sent events: `for event in client:events(url) do`. It reconnects.
+---@param address string
+---@param options? http.EventsOptions|http.RequestOptions
+---@return http.Events
+function Client:events(address, options)
+  return require("http.events").new(self, address, options)
 end
 
 --- How many connections are open: in use, and idle.

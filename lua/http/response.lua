@@ -25,6 +25,8 @@ local CODINGS_MAX = 3
 ---@field redirects string[]? The URLs that redirected here, first to last.
 ---@field private connection http.Connection? While the body is read.
 ---@field private pool http.Pool
+---@field package client http.Client
+---@field package request http.RequestOptions? What was asked with.
 ---@field private length http.Length
 ---@field private keep boolean The connection may carry another exchange.
 ---@field private reader http.Reader?
@@ -270,6 +272,17 @@ function Response:check()
   local said = self.reason ~= "" and (" " .. self.reason) or ""
   local message = ("%s %s answered %d%s"):format(self.method, self.url, self.status, said)
   return nil, cosocket.error("refused", "http", message, { code = self.status, reason = self.reason, response = self })
+end
+
+--- Writes the body to a file, which appears when it is whole; with `stream`, of any size. A GET that breaks off goes
+--- on where it was.
+---@async
+---@param path string
+---@param options? http.SaveOptions
+---@return http.Saved? saved
+---@return cosocket.Error? err `refused` with `code` for a status that is not 2xx, `protocol` for a wrong checksum, `limit`, `io`, and what a request fails with
+function Response:save(path, options)
+  return require("http.download").save_response(self, path, options)
 end
 
 --- Ends it here. A connection whose body was not read to its end is closed.

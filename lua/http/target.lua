@@ -24,6 +24,9 @@ local now = cosocket.now
 ---@field forward boolean The proxy reads our requests itself.
 ---@field unix string?
 ---@field tls cosocket.TlsOptions?
+---@field connect http.Connect? In place of `cosocket.connect`.
+
+---@alias http.Connect fun(host: string, port: integer, options: cosocket.ConnectOptions): cosocket.Stream?, cosocket.Error?
 
 local target = {}
 
@@ -78,9 +81,23 @@ local function tls_of(given)
   return known.tls, known.id
 end
 
+local connect_ids = setmetatable({}, { __mode = "k" }) ---@type table<function, integer>
+
+--- A number for a function, so that connections are shared by it.
+---@param connect http.Connect?
+---@return integer?
+local function id_of(connect)
+  if not connect then return nil end
+  if not connect_ids[connect] then
+    ids = ids + 1
+    connect_ids[connect] = ids
+  end
+  return connect_ids[connect]
+end
+
 --- The way to a target.
 ---@param to http.Target
----@param settings {tls: cosocket.TlsOptions?, unix: string?}
+---@param settings {tls: cosocket.TlsOptions?, unix: string?, connect: http.Connect?}
 ---@param through http.ProxySettings?
 ---@return http.Route
 function target.route(to, settings, through)
@@ -89,15 +106,15 @@ function target.route(to, settings, through)
     tls, id = tls_of(settings.tls)
   end
   local unix = settings.unix
-  local proxy = not unix and proxies.choose(through, to.secure and "https" or "http", to.host, to.port) or nil
+  local proxy = not unix and not settings.connect and proxies.choose(through, to.secure and "https" or "http", to.host, to.port) or nil
   local forward = proxy ~= nil and not to.secure and proxy.scheme ~= "socks5"
   local key
   if forward then
     key = "via " .. proxy.key
   else
-    key = ("%s %s %s %s"):format(to.origin, proxy and proxy.key or "", unix or "", id or "")
+    key = ("%s %s %s %s %s"):format(to.origin, proxy and proxy.key or "", unix or "", id or "", id_of(settings.connect) or "")
   end
-  return { key = key, proxy = proxy, forward = forward, unix = unix, tls = tls }
+  return { key = key, proxy = proxy, forward = forward, unix = unix, tls = tls, connect = settings.connect }
 end
 
 ---@async
@@ -116,7 +133,7 @@ local function open(to, route, timeout)
     local options = { timeout = timeout, tls = proxy.scheme == "https" or nil }
     stream, err = proxies.connect(proxy, to.host, to.port, not route.forward, options)
   else
-    return cosocket.connect(to.host, to.port, { timeout = timeout, tls = tls })
+    return (route.connect or cosocket.connect)(to.host, to.port, { timeout = timeout, tls = tls })
   end
   if not stream or not tls then return stream, err end
   local options = {}

@@ -39,6 +39,10 @@ function log.level(new) end
 ---@return boolean
 function log.enabled(level) end
 
+--- Whether stderr is a terminal, where somebody may look at a progress bar. Only of the module itself.
+---@return boolean
+function log.is_terminal() end
+
 --- A logger that names itself, with the same functions: `local log = require("log").new("mqtt")`.
 ---@param name string
 ---@return log.Logger

@@ -1,10 +1,45 @@
---- test.http_peer: a server on the loopback that answers what a test tells it to, byte for byte.
+--- test.http_peer: a server that answers what a test tells it to, byte for byte. It is at the other end of a pair of
+--- streams, so that time is virtual; `peer.http` is the module `http` that finds it.
 
 local body = require("http.body")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
+local http = require("http")
 
 local peer = {}
+
+--- The peers that there are, by "host:port".
+local listening = {} ---@type table<string, fun(stream: cosocket.Stream)>
+local last = 0
+
+---@type http.Connect
+local function connect(host, port, options)
+  local accept = listening[("%s:%d"):format(host, port)]
+  if not accept then return cosocket.connect(host, port, options) end
+  local near, far = cosocket.pair()
+  if not near then return nil, far --[[@as cosocket.Error]] end
+  accept(far --[[@as cosocket.Stream]])
+  return near
+end
+
+--- `options` with the way to the peers.
+---@param options table?
+---@return table
+local function with_connect(options)
+  local more = {}
+  for name, value in pairs(options or {}) do more[name] = value end
+  if not more.unix then more.connect = connect end
+  return more
+end
+
+--- The module `http`, whose requests find peers.
+peer.http = { jar = http.jar, file = http.file }
+for _, name in ipairs({ "get", "post", "put", "patch", "delete", "head", "options", "events" }) do
+  peer.http[name] = function(url, options) return http[name](url, with_connect(options)) end
+end
+function peer.http.client(options) return http.client(with_connect(options)) end
+function peer.http.request(method, url, options) return http.request(method, url, with_connect(options)) end
+function peer.http.save(url, path, options) return http.save(url, path, with_connect(options)) end
 
 ---@class test.HttpRequest
 ---@field method string
@@ -26,40 +61,33 @@ Peer.__index = Peer
 
 --- Gives every connection to `handle`, which closes it by returning.
 ---@param handle fun(stream: cosocket.Stream, number: integer)
----@param options? cosocket.ListenOptions
----@param address? string
 ---@return test.HttpPeer
-function peer.listen(handle, options, address)
-  local scheme = options and options.tls and "tls" or "tcp"
-  local listener = assert(cosocket.listen(address or scheme .. "://127.0.0.1:0", options))
-  local made = setmetatable({ requests = {}, connections = 0, open = 0, listener = listener }, Peer)
-  made.address = listener:local_address()
-  made.url = (scheme == "tls" and "https://" or "http://") .. made.address
-  made.task = cosocket.spawn("peer", function()
-    while true do
-      local stream = listener:accept()
-      if not stream then return end
-      made.connections, made.open = made.connections + 1, made.open + 1
-      local number = made.connections
-      cosocket.spawn("peer's connection", function()
-        local _ <close> = setmetatable({}, { __close = function()
+function peer.listen(handle)
+  last = last + 1
+  local host = ("peer%d.test"):format(last)
+  local made = setmetatable({ requests = {}, connections = 0, open = 0, key = host .. ":80" }, Peer)
+  made.address, made.url = host, "http://" .. host
+  listening[made.key] = function(stream)
+    made.connections, made.open = made.connections + 1, made.open + 1
+    local number = made.connections
+    cosocket.spawn("peer's connection", function()
+      local _ <close> = setmetatable({}, {
+        __close = function()
           made.open = made.open - 1
           stream:close()
-        end })
-        handle(stream, number)
-      end)
-    end
-  end)
+        end,
+      })
+      handle(stream, number)
+    end)
+  end
   return made
 end
 
 --- Answers each request with the bytes that `answer` makes of it. `nil` closes the connection, and `false` says that
 --- `answer` has written itself.
 ---@param answer fun(request: test.HttpRequest): string|false|nil
----@param options? cosocket.ListenOptions
----@param address? string
 ---@return test.HttpPeer
-function peer.serve(answer, options, address)
+function peer.serve(answer)
   local made
   made = peer.listen(function(stream, number)
     local input = cosocket.buffer()
@@ -88,7 +116,7 @@ function peer.serve(answer, options, address)
         return
       end
     end
-  end, options, address)
+  end)
   return made
 end
 
@@ -103,7 +131,7 @@ end
 
 --- Stops listening.
 function Peer:close()
-  self.listener:close()
+  listening[self.key] = nil
 end
 
 return peer

@@ -4,9 +4,10 @@ local compress = require("compress")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local hex = require("hex")
-local http = require("http")
 local peer = require("test.http_peer")
 local test = require("test")
+
+local http = peer.http
 
 local response = peer.response
 

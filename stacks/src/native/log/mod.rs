@@ -37,7 +37,9 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
         // Whoever closed stderr does not want to hear about it.
         sink: Box::new(|line| drop(stderr().write_all(line))),
     });
-    logger(lua, Rc::new(log), None)
+    let table = logger(lua, Rc::new(log), None)?;
+    table.raw_set("is_terminal", lua.create_function(move |_, ()| Ok(terminal))?)?;
+    Ok(table)
 }
 
 /// Takes one line, its end included.
