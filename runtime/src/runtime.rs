@@ -37,6 +37,8 @@ type Report = Box<dyn Fn(&TaskFailure)>;
 const TURNS_MAX: usize = 1024;
 /// How long a stop may take, unless the builder says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long sockets must be silent before a virtual clock jumps.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// An error that ended a task.
 #[derive(Debug, Clone)]
@@ -552,7 +554,9 @@ impl Runtime {
             if next == NEVER && !outside {
                 return Err(RunError::Deadlock(core.describe_tasks()));
             }
-            let limit = core.scheduler.clock.until(next);
+            // The other end is mostly in this process, too: a while of silence says that nothing is on its way.
+            let until = core.scheduler.clock.until(next);
+            let limit = if core.resolver.is_busy() { until } else { until.map(|until| until.min(QUIET)) };
             if !outside || core.poll(limit).map_err(failed)? == 0 {
                 core.scheduler.clock.jump(next);
             }
