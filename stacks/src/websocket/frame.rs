@@ -144,6 +144,10 @@ impl Header {
 
 /// Masks or unmasks in place; `key` begins with the first byte.
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
+    // What servers send.
+    if key == [0; 4] {
+        return;
+    }
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let mut words = bytes.chunks_exact_mut(8);

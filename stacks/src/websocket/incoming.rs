@@ -213,6 +213,8 @@ impl Incoming {
         if !self.compressed {
             let input = &mut input[..here];
             mask(input, frame.key);
+            // Room for the rest of the frame, too, when that is little beside what has come.
+            self.bytes.reserve_exact(here.max(frame.remaining.min(2 * here as u64) as usize));
             self.bytes.extend_from_slice(input);
             frame.key = rotated(frame.key, here);
             used = here;
