@@ -649,11 +649,11 @@ function Client:status()
     next_attempt = self.next_attempt and math.max(0, self.next_attempt - now()),
     in_flight = window.in_flight,
     waiting = window:waiting_count(),
-    waiting_bytes = window.waiting_bytes,
+    waiting_bytes = window.backlog.bytes,
     receiving = session.incoming and session.incoming.count or 0,
     received_bytes = inbox and inbox.bytes or 0,
     dropped = inbox and inbox.dropped or 0,
-    dropped_outgoing = window.dropped,
+    dropped_outgoing = window.backlog.dropped,
     session_present = connack and connack.session_present or false,
     server = connack and connack.properties or {},
     error = self.err or (not self.stream and self.last_error or nil),
@@ -741,8 +741,9 @@ local client = {}
 function client.new(parts)
   local session = sessions.new(parts.session_options)
   local window, journal = session.outgoing, parts.journal
-  window.queue_max, window.queue_bytes_max = parts.queue_max, parts.queue_bytes_max
-  window.queue_policy = parts.options.queue_policy
+  local backlog = window.backlog
+  backlog.queue_max, backlog.queue_bytes_max = parts.queue_max, parts.queue_bytes_max
+  backlog.queue_policy = parts.options.queue_policy
   ---@type mqtt.Client
   local self = setmetatable({
     session = session,

@@ -3,6 +3,7 @@
 --- Clients and servers use the same.
 
 local aliases = require("mqtt.alias")
+local backlogs = require("mqtt.backlog")
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local reason = require("mqtt.reason")
@@ -11,9 +12,6 @@ local encode_ack, encode_publish = codec.encode_ack, codec.encode_publish
 
 --- Packet identifiers go from 1 to this (2.2.1).
 local ID_MAX = 65535
---- What a waiting message costs besides its topic and payload.
-local MESSAGE_COST = 200
-
 --- Where changes are noted that must not be forgotten; `mqtt.store` makes one.
 ---@class mqtt.Journal
 ---@field last_seq integer
@@ -38,19 +36,12 @@ local MESSAGE_COST = 200
 ---@field private aliases mqtt.AliasSender?
 ---@field in_flight integer PUBLISH packets of QoS 1 and 2 sent and not acknowledged to the end.
 ---@field live table<integer, mqtt.Ticket> By packet identifier.
----@field queue_max integer Messages that may wait.
----@field queue_bytes_max integer Bytes of messages that may wait.
----@field queue_policy "reject"|"drop_oldest"|"drop_newest" What is done when one more would wait.
----@field waiting_bytes integer
----@field dropped integer Messages that the policy dropped.
+---@field backlog mqtt.Backlog What waits to be sent.
 ---@field journal mqtt.Journal?
 ---@field wall_offset number What makes of our time seconds since 1970, for the journal.
 ---@field private last_id integer
 ---@field private last_seq integer
 ---@field private scratch cosocket.Buffer?
----@field private first integer
----@field private last integer
----@field private waiting table<integer, mqtt.Ticket>
 local Outgoing = {
   -- What most never change: an idle client is small.
   version = 5,
@@ -59,16 +50,9 @@ local Outgoing = {
   maximum_qos = 2,
   retain_available = true,
   in_flight = 0,
-  queue_max = math.maxinteger,
-  queue_bytes_max = math.maxinteger,
-  queue_policy = "reject",
-  waiting_bytes = 0,
-  dropped = 0,
   wall_offset = 0,
   last_id = 0,
   last_seq = 0,
-  first = 1,
-  last = 0,
 }
 Outgoing.__index = Outgoing
 
@@ -224,7 +208,7 @@ function Outgoing:publish(ticket, now)
       local err = self:objection(qos, ticket.retain)
       if err then return nil, err end
     end
-    if qos > 0 and self.in_flight < self.receive_maximum and self.first > self.last then
+    if qos > 0 and self.in_flight < self.receive_maximum and self.backlog:is_empty() then
       local ok, err = send(self, ticket, ticket.properties)
       if not ok then return nil, err end
       ticket.seq = self:next_seq()
@@ -236,58 +220,6 @@ function Outgoing:publish(ticket, now)
 end
 
 -- Waiting ---------------------------------------------------------------------
-
----@param ticket mqtt.Ticket
----@return integer
-local function cost(ticket)
-  return #ticket.topic + #(ticket.payload or "") + MESSAGE_COST
-end
-
---- Room for one more, as the policy says.
----@param bytes integer
----@return true? ok
----@return cosocket.Error? err
-function Outgoing:make_room(bytes)
-  local function is_full()
-    return self.last - self.first + 1 >= self.queue_max or self.waiting_bytes + bytes > self.queue_bytes_max
-  end
-  if not is_full() then return true end
-  if self.queue_policy == "drop_oldest" and bytes <= self.queue_bytes_max then
-    local at = self.first
-    -- What was sent before is in the other side's hands too, and stays.
-    while at <= self.last and is_full() do
-      local ticket = self.waiting[at]
-      if not ticket.packet_id then
-        self:drop(at)
-        at = math.max(at, self.first)
-        self.dropped = self.dropped + 1
-        self:settle(ticket, nil, cosocket.error("limit", "mqtt.publish", "dropped: newer messages needed its place"))
-      else
-        at = at + 1
-      end
-    end
-    if not is_full() then return true end
-  end
-  if self.queue_policy ~= "reject" then self.dropped = self.dropped + 1 end
-  local message = ("%d messages (%d bytes) wait to be sent, and no more may: raise queue_max or queue_bytes_max, "
-    .. "or publish less"):format(self.last - self.first + 1, self.waiting_bytes)
-  return nil, cosocket.error("limit", "mqtt.publish", message)
-end
-
---- Takes a waiting message out of its place.
----@param at integer
-function Outgoing:drop(at)
-  local ticket = self.waiting[at]
-  self.waiting_bytes = self.waiting_bytes - cost(ticket)
-  if at == self.first then
-    self.waiting[at] = nil
-    self.first = at + 1
-  else
-    table.move(self.waiting, at + 1, self.last + 1, at)
-    self.last = self.last - 1
-  end
-  if self.first > self.last then self.first, self.last = 1, 0 end
-end
 
 ---@private
 ---@param ticket mqtt.Ticket
@@ -304,43 +236,31 @@ function Outgoing:enqueue(ticket)
   )
   scratch:clear()
   if not ok then return nil, err end
-  local bytes = cost(ticket)
-  ok, err = self:make_room(bytes)
+  ok, err = self.backlog:admit(ticket, function(old, why) self:settle(old, nil, why) end)
   if not ok then return nil, err end
   ticket.seq = self:next_seq()
-  self:append(ticket, bytes)
   if self.journal and qos > 0 then record(self, ticket) end
   return true
-end
-
---- Puts a message behind those that wait.
----@private
----@param ticket mqtt.Ticket
----@param bytes integer
-function Outgoing:append(ticket, bytes)
-  ticket.state = "waiting"
-  self.last = self.last + 1
-  self.waiting[self.last] = ticket
-  self.waiting_bytes = self.waiting_bytes + bytes
 end
 
 --- How many wait to be sent.
 ---@return integer
 function Outgoing:waiting_count()
-  return self.last - self.first + 1
+  return self.backlog:count()
 end
 
 --- Whether nothing waits to be sent or to be answered.
 ---@return boolean
 function Outgoing:is_idle()
-  return self.first > self.last and next(self.live) == nil
+  return self.backlog:is_empty() and next(self.live) == nil
 end
 
 --- Sends what waits, as far as the window has room.
 ---@param now number
 function Outgoing:advance(now)
-  while self.open and self.first <= self.last do
-    local ticket = self.waiting[self.first]
+  local backlog = self.backlog
+  while self.open and not backlog:is_empty() do
+    local ticket = backlog:peek() --[[@as mqtt.Ticket]]
     local qos = ticket.qos
     if qos > 0 and self.in_flight >= self.receive_maximum then return end
     local again = ticket.packet_id ~= nil
@@ -368,7 +288,7 @@ function Outgoing:advance(now)
         end
       end
     end
-    self:drop(self.first)
+    backlog:shift()
     if not ok then
       self:settle(ticket, nil, err)
     elseif qos == 0 then
@@ -404,12 +324,7 @@ end
 function Outgoing:withdraw(ticket, err)
   if ticket:is_done() then return end
   if ticket.state == "waiting" then
-    for at = self.first, self.last do
-      if self.waiting[at] == ticket then
-        self:drop(at)
-        break
-      end
-    end
+    self.backlog:take_out(function(one) return one == ticket end)
   else
     self.in_flight = self.in_flight - 1
   end
@@ -461,7 +376,7 @@ function Outgoing:acknowledged(packet, now)
   if ticket.counted ~= false then self.in_flight = self.in_flight - 1 end
   packet.ticket = ticket
   self:settle(ticket, packet)
-  if self.first <= self.last then self:advance(now) end
+  if not self.backlog:is_empty() then self:advance(now) end
   return ticket
 end
 
@@ -491,7 +406,7 @@ function Outgoing:resume(now)
       again[#again + 1] = ticket
     end
   end
-  self:put_back(again)
+  self.backlog:put_back(again)
   self:advance(now)
 end
 
@@ -509,11 +424,10 @@ function Outgoing:restart(now)
     end
   end
   -- A resent message that still waits for room may have kept the identifier of the old session.
-  for at = self.first, self.last do
-    local ticket = self.waiting[at]
+  for ticket in self.backlog:each() do
     if ticket.packet_id then self:forget_sending(ticket) end
   end
-  self:put_back(again)
+  self.backlog:put_back(again)
   self:advance(now)
 end
 
@@ -523,22 +437,6 @@ end
 function Outgoing:forget_sending(ticket)
   self:release(ticket)
   if self.journal then self.journal:unsent(ticket.seq) end
-end
-
---- Puts messages before those that wait.
----@private
----@param tickets mqtt.Ticket[]
-function Outgoing:put_back(tickets)
-  if #tickets == 0 then return end
-  local waiting = tickets
-  table.move(self.waiting, self.first, self.last, #tickets + 1, waiting)
-  for _, ticket in ipairs(tickets) do
-    if ticket.state == "sent" then
-      ticket.state = "waiting"
-      self.waiting_bytes = self.waiting_bytes + cost(ticket)
-    end
-  end
-  self.waiting, self.first, self.last = waiting, 1, #waiting
 end
 
 --- The connection is gone. Answers the requests (SUBSCRIBE, UNSUBSCRIBE) that no answer will come to, in their order;
@@ -575,7 +473,7 @@ function Outgoing:restore(entries, make)
       expires_at = entry.expires_at and entry.expires_at - self.wall_offset,
     })
     if entry.packet_id then self.live[entry.packet_id] = ticket end
-    if entry.state == "waiting" then self:append(ticket, cost(ticket)) end
+    if entry.state == "waiting" then self.backlog:push(ticket) end
     self.last_seq = math.max(self.last_seq, entry.seq)
     self.last_id = math.max(self.last_id, entry.packet_id or 0)
   end
@@ -585,12 +483,11 @@ end
 ---@return mqtt.Ticket[]
 function Outgoing:abandon()
   local tickets = in_order(self.live)
-  for at = self.first, self.last do
-    local ticket = self.waiting[at]
+  for ticket in self.backlog:each() do
     if not ticket.packet_id then tickets[#tickets + 1] = ticket end
   end
-  self.live, self.waiting, self.first, self.last = {}, {}, 1, 0
-  self.in_flight, self.waiting_bytes, self.open = 0, 0, false
+  self.backlog:clear()
+  self.live, self.in_flight, self.open = {}, 0, false
   return tickets
 end
 
@@ -599,7 +496,7 @@ local outgoing = {}
 ---@param output cosocket.Buffer Where packets are put.
 ---@return mqtt.Outgoing
 function outgoing.new(output)
-  return setmetatable({ output = output, live = {}, waiting = {} }, Outgoing)
+  return setmetatable({ output = output, live = {}, backlog = backlogs.new() }, Outgoing)
 end
 
 return outgoing

@@ -292,12 +292,13 @@ return {
   ["what waits is held to a limit, as the policy says"] = function()
     local function full(policy)
       local client = session.new()
-      client.outgoing.queue_max, client.outgoing.queue_policy = 2, policy
+      local backlog = client.outgoing.backlog
+      backlog.queue_max, backlog.queue_policy = 2, policy
       local one = client:publish("t", "1", 1, false, nil, 0)
       client:publish("t", "2", 1, false, nil, 0)
       local three, err = client:publish("t", "3", 1, false, nil, 0)
       connect(client)
-      return one, three, err, said(client), client.outgoing.dropped
+      return one, three, err, said(client), backlog.dropped
     end
     local one, three, err, sent, dropped = full("reject")
     test.equal({ one.err, three, err.kind, dropped }, { nil, nil, "limit", 0 })
@@ -319,10 +320,10 @@ return {
     client:disconnected()
     connect(client, RESUMED)
     client:disconnected()
-    window.queue_bytes_max, window.queue_policy = 2 * (200 + 1 + 1000), "drop_oldest"
+    window.backlog.queue_bytes_max, window.backlog.queue_policy = 2 * (200 + 1 + 1000), "drop_oldest"
     local big = ("x"):rep(1000)
     for _ = 1, 5 do client:publish("t", big, 1, false, nil, 0) end
-    test.equal({ window:waiting_count(), window.dropped }, { 2, 3 })
+    test.equal({ window:waiting_count(), window.backlog.dropped }, { 2, 3 })
     test.fails("limit", client:publish("t", big .. big .. big, 1, false, nil, 0))
     connect(client, RESUMED)
     test.equal(said(client), { "dup 1 sent" })

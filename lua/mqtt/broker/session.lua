@@ -132,11 +132,11 @@ function Session:deliver(message, qos, retain, identifiers, share)
       expires_at = message.expires_at,
       share = share,
     })
-    local dropped = window.dropped
+    local dropped = window.backlog.dropped
     local ok, err = window:publish(waiting, now())
     if not ok and err.kind ~= "limit" then
       log.error("a message could not be forwarded", { client = self.client_id, topic = message.topic, error = err })
-    elseif window.dropped > dropped then
+    elseif window.backlog.dropped > dropped then
       self.dropped = self.dropped + 1
       -- It is told, rather than left in the belief that it gets everything.
       if connection then return connection:disconnect(reason.quota_exceeded) end
@@ -158,18 +158,7 @@ function Session:take_shared(sent)
     end
     return taken
   end
-  local at = window.first
-  while at <= window.last do
-    local one = window.waiting[at]
-    if one.share and not one.packet_id then
-      taken[#taken + 1] = one
-      window:drop(at)
-      at = math.max(at, window.first)
-    else
-      at = at + 1
-    end
-  end
-  return taken
+  return window.backlog:take_out(function(one) return one.share and not one.packet_id end)
 end
 
 -- Connections -----------------------------------------------------------------
@@ -186,7 +175,7 @@ function Session:attach(connection)
   if self.version ~= 5 then
     -- What waits was meant for MQTT 5.
     for _, one in pairs(self.outgoing.live) do one.properties = nil end
-    for at = self.outgoing.first, self.outgoing.last do self.outgoing.waiting[at].properties = nil end
+    for one in self.outgoing.backlog:each() do one.properties = nil end
   end
 end
 
@@ -229,7 +218,7 @@ function Session:save()
   for _, one in pairs(window.live) do
     if one.state ~= "waiting" then add(one) end
   end
-  for at = window.first, window.last do add(window.waiting[at]) end
+  for one in window.backlog:each() do add(one) end
   table.sort(entries, function(a, b) return a.seq < b.seq end)
   local subscriptions = {}
   for _, subscription in pairs(self.subscriptions) do
@@ -272,8 +261,9 @@ end
 function session.new(client_id, serial, options)
   local nowhere = cosocket.buffer()
   local window = outgoing.new(nowhere)
-  window.queue_max = options.session_queue_max or SESSION_QUEUE_MAX
-  window.queue_bytes_max, window.queue_policy = SESSION_BYTES_MAX, "drop_newest"
+  local backlog = window.backlog
+  backlog.queue_max = options.session_queue_max or SESSION_QUEUE_MAX
+  backlog.queue_bytes_max, backlog.queue_policy = SESSION_BYTES_MAX, "drop_newest"
   return setmetatable({
     client_id = client_id,
     serial = serial,
