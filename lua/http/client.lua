@@ -15,6 +15,7 @@ local uploads = require("http.upload")
 local url = require("url")
 
 local now = cosocket.now
+local HUGE <const> = math.huge
 local new_response = responses.new
 
 local KEEP_ALIVE <const> = codec.KEEP_ALIVE
@@ -148,21 +149,15 @@ Client.__name = "http.Client"
 
 local client = {}
 
---- What one call is about, over redirects and challenges.
----@class http.Call
+--- What one call is about, over redirects and challenges; and what its next exchange is.
+---@class http.Call: http.Exchange
 ---@field op string
----@field method string
 ---@field settings table
 ---@field given http.RequestOptions?
 ---@field plain boolean The head is that of a plain GET.
 ---@field headers http.Headers? Of the script.
----@field upload http.Upload?
----@field length integer? Of the upload, as the head tells.
----@field deadline number
 ---@field auth http.Auth?
 ---@field auth_origin string?
----@field upgrade boolean?
----@field expect number? Seconds to wait for 100.
 ---@field own_route boolean The way is not that of the client's own options.
 ---@field followed boolean? It was redirected: `headers` are all there are.
 
@@ -472,17 +467,6 @@ function Client:send(call, to)
     route = targets.route(to, settings, through)
   end
 
-  ---@type http.Exchange
-  local exchange = {
-    method = call.method,
-    target = to.path,
-    deadline = call.deadline,
-    idle = settings.idle_timeout,
-    head_max = settings.head_max,
-    fields_max = settings.fields_max,
-    upgrade = call.upgrade,
-    on_informational = settings.on_informational,
-  }
   if call.plain and not route.forward then
     local wire = to.wire
     if not wire then
@@ -491,24 +475,23 @@ function Client:send(call, to)
       if not wire then return nil, err end
       to.wire = wire
     end
-    exchange.wire = wire
+    call.wire = wire
   else
-    exchange.base, exchange.headers = self:compose(call, to, route)
-    if route.forward then exchange.target = to.href:match("^[^#]*") end
-    exchange.length, exchange.body = call.length, call.upload
-    exchange.trailers, exchange.expect = settings.trailers, call.expect
+    call.wire = nil
+    call.base, call.fields = self:compose(call, to, route)
+    call.target = route.forward and to.href:match("^[^#]*") or to.path
   end
 
   local pool, fresh = self.pool, call.upgrade
   while true do
-    local connection, err = pool:acquire(route.key, call.deadline, to, route, settings.connect_timeout, fresh)
+    local connection, err = pool:acquire(route.key, call.deadline, to, route, settings.connect_timeout, fresh, not call.plain)
     if not connection then return nil, err end
     local reused = connection.reused
     local status, reason, minor, headers, length, flags, unsent
-    if exchange.body or exchange.on_informational then
-      status, reason, minor, headers, length, flags, unsent = careful_exchange(pool, connection, exchange)
+    if call.upload or call.on_informational then
+      status, reason, minor, headers, length, flags, unsent = careful_exchange(pool, connection, call)
     else
-      status, reason, minor, headers, length, flags, unsent = connection:exchange(exchange)
+      status, reason, minor, headers, length, flags, unsent = connection:exchange(call)
     end
     if status then
       return self:answer(call, to, connection, status, reason --[[@as string]], minor --[[@as integer]], headers, length, flags, unsent)
@@ -541,10 +524,7 @@ end
 function Client:answer(call, to, connection, status, reason, minor, headers, length, flags, unsent)
   local settings = call.settings
   local keep = flags & KEEP_ALIVE ~= 0 and not unsent
-  if keep and not connection.keep_alive then
-    local field = headers["Keep-Alive"]
-    if field then pools.note_keep_alive(connection, field) end
-  end
+  if keep and not connection.keep_alive then pools.note_keep_alive(connection, headers["Keep-Alive"]) end
   local made = new_response({
     status = status,
     reason = reason,
@@ -748,7 +728,12 @@ function Client:begin(op, method, address, given, level)
     headers = given and given.headers and headers_of(op, given.headers, level + 1) or nil,
     upload = upload,
     length = length,
-    deadline = timeout and now() + timeout or math.huge,
+    trailers = settings.trailers,
+    deadline = timeout and now() + timeout or HUGE,
+    idle = settings.idle_timeout,
+    head_max = settings.head_max,
+    fields_max = settings.fields_max,
+    on_informational = settings.on_informational,
   }
   local wait = settings.expect
   if upload and wait then call.expect = wait == true and EXPECT or wait --[[@as number]] end

@@ -20,9 +20,9 @@ local INFORMATIONAL_MAX = 32
 ---@field wire string? The whole head, when it was made before.
 ---@field target string What stands in the request line.
 ---@field base http.Headers?
----@field headers http.Headers?
+---@field fields http.Headers? After those of `base`.
 ---@field length integer? Of the body; `codec.CHUNKED`; `nil` for a request without.
----@field body http.Upload?
+---@field upload http.Upload?
 ---@field trailers (table<string, string>|fun(): table<string, string>)?
 ---@field expect number? Seconds to wait for 100 before the body is sent.
 ---@field upgrade boolean? 101 is an answer that is hoped for.
@@ -86,7 +86,7 @@ end
 ---@return boolean? more
 ---@return cosocket.Error? err
 function Connection:load(exchange)
-  local output, body = self.output, exchange.body --[[@as http.Upload]]
+  local output, body = self.output, exchange.upload --[[@as http.Upload]]
   local chunked = exchange.length == codec.CHUNKED
   while #output < OUTPUT_MAX do
     local piece, err = body:read()
@@ -126,12 +126,14 @@ function Connection:exchange(exchange)
   local head_max, fields_max = exchange.head_max, exchange.fields_max
   local wire = exchange.wire
   if wire then
-    output:append(wire)
+    -- Nothing waits before it, so that it is taken whole; it leaves with the wait below.
+    local ok, err = stream:try_write(wire)
+    if not ok then return nil, err, false end
   else
-    local ok, err = codec.encode_request(output, method, exchange.target, exchange.length, exchange.base, exchange.headers)
+    local ok, err = codec.encode_request(output, method, exchange.target, exchange.length, exchange.base, exchange.fields)
     if not ok then return nil, err, false end
   end
-  local sending = exchange.body ~= nil
+  local sending = exchange.upload ~= nil
   --- When the body is sent although nobody has said 100.
   local held = sending and exchange.expect and now() + exchange.expect or nil
   local interim, seen = 0, false

@@ -9,6 +9,8 @@ local now = cosocket.now
 
 --- Seconds after which who waits for a connection looks for ones that nobody will bring back.
 local LOOK_AGAIN = 1
+--- Seconds in which nothing can have come: the loop has not looked.
+local UNSEEN = 0.0005
 --- Seconds before the other side's own limit at which a connection is old.
 local MARGIN = 1
 
@@ -67,15 +69,16 @@ end
 --- A connection that is idle and fit, or nothing.
 ---@async
 ---@param origin http.PoolOrigin
+---@param sure boolean? Look even where hardly anything can have come.
 ---@return http.Connection?
-function Pool:take_idle(origin)
+function Pool:take_idle(origin, sure)
   local idle = origin.idle
   local at = now()
   while #idle > 0 do
     local found = table.remove(idle) --[[@as http.Connection]]
     self.idle_count = self.idle_count - 1
     local age = at - found.idle_since
-    if age < self.keep_alive and age < (found.keep_alive or math.huge) and found:is_fresh() then
+    if age < self.keep_alive and age < (found.keep_alive or math.huge) and (not sure and age < UNSEEN or found:is_fresh()) then
       origin.busy[found] = true
       return found
     end
@@ -91,16 +94,17 @@ end
 ---@param route http.Route
 ---@param timeout number Seconds for a new connection.
 ---@param fresh? boolean Not one that has been used before.
+---@param sure? boolean The request cannot be sent twice: look closely at what is idle.
 ---@return http.Connection? connection
 ---@return cosocket.Error? err
-function Pool:acquire(key, deadline, to, route, timeout, fresh)
+function Pool:acquire(key, deadline, to, route, timeout, fresh, sure)
   if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
   local origin = self.origins[key]
   if not origin then
     origin = new_origin(key)
     self.origins[key] = origin
   end
-  local found = not fresh and self:take_idle(origin)
+  local found = not fresh and self:take_idle(origin, sure)
   if found then return found end
   if count_busy(origin) + #origin.idle >= self.connections_max then
     if #origin.idle > 0 then
@@ -242,10 +246,10 @@ end
 
 --- Remembers for how long the other side keeps an idle connection: `Keep-Alive: timeout=5, max=100`.
 ---@param used http.Connection
----@param field string
+---@param field string?
 function pool.note_keep_alive(used, field)
-  local seconds = tonumber(field:match("timeout=%s*\"?(%d+)"))
-  if seconds then used.keep_alive = math.max(0, seconds - MARGIN) end
+  local seconds = field and tonumber(field:match("timeout=%s*\"?(%d+)"))
+  used.keep_alive = seconds and math.max(0, seconds - MARGIN) or math.huge
 end
 
 --- How many connections are open: in use, and idle.
