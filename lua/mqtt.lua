@@ -27,9 +27,6 @@ local PACKET_MAX = 16777216
 local RECEIVE_MAXIMUM = 1000
 --- Topic aliases in each direction.
 local TOPIC_ALIAS_MAX = 32
---- Messages that may wait to be sent, and their bytes.
-local QUEUE_MAX = 10000
-local QUEUE_BYTES_MAX = 16777216
 --- Seconds the server remembers a session that is to outlive connections, and one that is to outlive programs.
 local SESSION_EXPIRY = 3600
 local SESSION_EXPIRY_KEPT = 7 * 86400
@@ -300,8 +297,6 @@ function mqtt.connect(url, options)
     servers = servers,
     versions = versions,
     clean = clean,
-    queue_max = options.queue_max or QUEUE_MAX,
-    queue_bytes_max = options.queue_bytes_max or QUEUE_BYTES_MAX,
     journal = journal,
     reconnect = reconnect,
   })

@@ -8,17 +8,17 @@ local MESSAGE_COST = 200
 ---@class mqtt.Backlog
 ---@field bytes integer What the messages that wait cost.
 ---@field dropped integer Messages that the policy dropped.
----@field queue_max integer Messages that may wait.
----@field queue_bytes_max integer Bytes that may wait.
----@field queue_policy "reject"|"drop_oldest"|"drop_newest" What is done when one more would wait.
+---@field queue_max integer Messages that may wait. Default 10000.
+---@field queue_bytes_max integer Bytes that may wait. Default 16777216.
+---@field queue_policy "reject"|"drop_oldest"|"drop_newest" What is done when one more would wait. Default "reject".
 ---@field private first integer
 ---@field private last integer
 ---@field private [integer] mqtt.Ticket
 local Backlog = {
   bytes = 0,
   dropped = 0,
-  queue_max = math.maxinteger,
-  queue_bytes_max = math.maxinteger,
+  queue_max = 10000,
+  queue_bytes_max = 16777216,
   queue_policy = "reject",
   first = 1,
   last = 0,

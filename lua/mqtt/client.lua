@@ -722,6 +722,9 @@ function Client:__close()
   self:close()
 end
 
+--- Options that are the backlog's.
+local LIMITS = { "queue_max", "queue_bytes_max", "queue_policy" }
+
 local client = {}
 
 ---@class mqtt.ClientParts
@@ -730,8 +733,6 @@ local client = {}
 ---@field servers mqtt.Address[]
 ---@field versions mqtt.codec.Version[]
 ---@field clean boolean
----@field queue_max integer
----@field queue_bytes_max integer
 ---@field journal mqtt.Journal?
 ---@field reconnect mqtt.ReconnectOptions|boolean
 
@@ -741,9 +742,7 @@ local client = {}
 function client.new(parts)
   local session = sessions.new(parts.session_options)
   local window, journal = session.outgoing, parts.journal
-  local backlog = window.backlog
-  backlog.queue_max, backlog.queue_bytes_max = parts.queue_max, parts.queue_bytes_max
-  backlog.queue_policy = parts.options.queue_policy
+  for _, name in ipairs(LIMITS) do window.backlog[name] = parts.options[name] end
   ---@type mqtt.Client
   local self = setmetatable({
     session = session,
