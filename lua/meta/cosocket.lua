@@ -207,7 +207,7 @@ function Stream:flush() end
 --- Sends from `output` and reads onto `input`; parks once, on either direction, if
 --- neither moves. Answers `true` after any progress, or when `wake` was called.
 ---@async
----@param input cosocket.Buffer
+---@param input? cosocket.Buffer Without: nothing is read, and the other side is held back by its own full buffers.
 ---@param output cosocket.Buffer
 ---@param deadline? number Absolute, on the scale of `cosocket.now()`.
 ---@return true? ok

@@ -702,8 +702,8 @@ end
 function Client:close(reason_code)
   if not self.err and not self.goodbye then
     self.goodbye, self.goodbye_reason = true, reason_code
-    if self.delivery then self.delivery.room:set() end
     self.nudge:set()
+    if self.delivery then self.delivery.room:set() end
     if self.stream then self.stream:wake() end
   end
   if coroutine.isyieldable() then

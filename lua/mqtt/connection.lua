@@ -395,6 +395,21 @@ local function handle(client, event)
   end
 end
 
+--- Takes what comes. Stops at what there is more to do about, and for want of room.
+---@param client mqtt.Client
+---@param event mqtt.Event
+---@return boolean
+local function take(client, event)
+  local type = event.type
+  if type == "publish" then
+    local delivery = client.delivery or client:make_delivery()
+    delivery:deliver(event)
+    local inbox = delivery.inbox
+    return inbox.bytes >= inbox.bytes_max
+  end
+  return type ~= "puback" and type ~= "pubcomp"
+end
+
 --- Turns the loop until the connection ends. Answers why.
 ---@async
 ---@param client mqtt.Client
@@ -402,7 +417,6 @@ end
 local function serve(client)
   local stream, session, driven, input = client.stream, client.session, client.driven, client.input
   local delivery, stop = client.delivery, client.nudge
-  local next_event = drive.next_event
   while not client.goodbye do
     if delivery and delivery.inbox:is_full() then
       delivery:hold()
@@ -411,17 +425,12 @@ local function serve(client)
       session:pause(false, now())
       if not ok then return err --[[@as cosocket.Error]] end
     else
-      local event, err = next_event(stream, driven, input, stop)
-      if event then
-        if event.type == "publish" then
-          delivery = client.delivery or client:make_delivery()
-          delivery:deliver(event)
-        else
-          local ended = handle(client, event)
-          if ended then return ended end
-        end
-      elseif err then
-        return err
+      local event, err = drive.serve(stream, driven, input, take, client, stop)
+      if err then return err end
+      delivery = client.delivery
+      if event and event.type ~= "publish" then
+        local ended = handle(client, event)
+        if ended then return ended end
       end
     end
   end

@@ -5,6 +5,8 @@ local cosocket = require("cosocket")
 local inboxes = require("mqtt.inbox")
 local log = require("log").new("mqtt")
 
+local running = coroutine.running
+
 local delivery = {}
 
 ---@class mqtt.Delivery
@@ -33,8 +35,15 @@ end
 function Delivery:make_room()
   if self.holding and self.inbox:has_room() then
     self.holding = false
-    self.room:set()
+    self:go_on()
   end
+end
+
+--- Ends the wait for room.
+function Delivery:go_on()
+  self.room:set()
+  local stream = self.client.stream
+  if stream then stream:wake() end
 end
 
 --- Waits with `wait(object)` for something that may come after what was received and is not taken yet: when it
@@ -46,7 +55,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Delivery:wait(wait, object)
-  local route = self.takers[coroutine.running()]
+  local route = self.takers[running()]
   if not route then return wait(object) end
   route.asking = route.asking + 1
   self:make_room()
@@ -109,7 +118,7 @@ end
 ---@param self mqtt.Delivery
 ---@param route mqtt.Route
 local function work(self, route)
-  local me, inbox, handler = coroutine.running(), self.inbox, route.handler --[[@as function]]
+  local me, inbox, handler = running(), self.inbox, route.handler --[[@as function]]
   self.takers[me] = route
   local done <close> = setmetatable({}, {
     __close = function()
@@ -138,6 +147,7 @@ end
 function Delivery:deliver(message)
   local inbox = self.inbox
   local routes = inbox:deliver(message)
+  if routes == true then return end
   if not routes then
     if inbox.dropped == 1 then
       log.warn("nobody takes messages, and receive_queue_max is reached: they are dropped", { topic = message.topic })
@@ -180,8 +190,8 @@ function Delivery:messages(filter)
   end
   ---@async
   local function next_message()
-    release()
-    local me = coroutine.running()
+    if current then release() end
+    local me = running()
     if me ~= taker then set_taker(me) end
     while not self.closed do
       local message = inbox:take(route)
@@ -213,7 +223,7 @@ end
 function Delivery:finish_up(closed)
   self.over, self.closed = true, closed
   self.holding = false
-  self.room:set()
+  self:go_on()
   for route in self.inbox:each() do
     if route.arrived then route.arrived:set() end
   end

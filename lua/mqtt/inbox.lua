@@ -35,6 +35,7 @@ local TOPICS_MAX = 1000
 ---@field rest mqtt.Route
 ---@field private routes mqtt.Route[]
 ---@field private by_topic table<string, mqtt.Route[]>
+---@field private sole table<string, mqtt.Route> The only route of messages to a topic that come without properties.
 ---@field private by_identifier table<integer, table<string, mqtt.Route[]>>
 ---@field private topics integer
 ---@field private shares table<mqtt.Publish, integer> Messages of QoS 1 and 2 on more than one route.
@@ -58,7 +59,7 @@ end
 
 ---@private
 function Inbox:forget_topics()
-  self.by_topic, self.by_identifier, self.topics = {}, {}, 0
+  self.by_topic, self.sole, self.by_identifier, self.topics = {}, {}, {}, 0
 end
 
 --- Adds a taker for `filter`.
@@ -173,15 +174,27 @@ function Inbox:routes_of(message)
   end
   routes = self:find_routes(topic, identifiers)
   known[topic], self.topics = routes, self.topics + 1
+  if known == self.by_topic and not routes[2] then self.sole[topic] = routes[1] end
   return routes
 end
 
---- Puts a message where it belongs. Answers the routes that got it, or `nil` when it was dropped: there is no
---- room and nobody who makes any.
+--- Puts a message where it belongs. Answers `true`, or the routes that got it when one of them may need another worker,
+--- or `nil` when it was dropped: there is no room and nobody who makes any.
 ---@param message mqtt.Publish
----@return mqtt.Route[]? routes
+---@return mqtt.Route[]|true|nil routes
 function Inbox:deliver(message)
-  local routes = not message.properties and self.by_topic[message.topic] or self:routes_of(message)
+  local topic, bytes = message.topic, self.bytes
+  local route = self.sole[topic]
+  if route and bytes < self.bytes_max and not message.properties then
+    -- Nearly all messages: as below, in short.
+    local last, arrived = route.last + 1, route.arrived
+    route.last = last
+    route[last] = message
+    self.bytes = bytes + #topic + #message.payload + MESSAGE_COST
+    if arrived and last == route.first then arrived:set() end
+    return route.workers == route.concurrency or self.by_topic[topic]
+  end
+  local routes = self:routes_of(message)
   if self.bytes >= self.bytes_max then
     local taken = false
     for _, route in ipairs(routes) do taken = taken or (route.taken and (message.qos > 0 or route.asking == 0)) end
@@ -272,6 +285,7 @@ function inbox.new(bytes_max)
     rest = new_route(),
     routes = {},
     by_topic = {},
+    sole = {},
     by_identifier = {},
     topics = 0,
     shares = {},

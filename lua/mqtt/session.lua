@@ -80,6 +80,7 @@ local PACKETS = {
 ---@field outgoing mqtt.Outgoing What we send and is not answered.
 ---@field incoming mqtt.Incoming? What we received and did not acknowledge to the end; made when the first comes.
 ---@field options mqtt.SessionOptions
+---@field private packet_max integer? Largest packet we take.
 ---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
 ---@field private pong_by number? When the answer to a PINGREQ is due.
@@ -577,9 +578,11 @@ end
 ---@return mqtt.Event? event
 ---@return cosocket.Error? err
 function Session:receive(input, now)
-  local version, packet_max = self.version, self.options.packet_max
+  local version, packet_max = self.version, self.packet_max
   while self.state ~= "closed" do
     local packet, err = decode(input, version, packet_max)
+    -- Most there are; nothing is to be checked or remembered of it.
+    if packet and packet.qos == 0 and not packet.properties and self.state == "connected" then return packet end
     if not packet then
       if err then return self:refuse(err) end
       return nil
@@ -615,6 +618,7 @@ function session.new(options)
     keep_alive = options.keep_alive or 60,
     outgoing = window,
     options = options,
+    packet_max = options.packet_max,
   }, Session)
 end
 

@@ -13,9 +13,6 @@ local cosocket = require("cosocket")
 
 local now = cosocket.now
 
---- Seconds after which `hold` tries again to send what did not fit.
-local RETRY = 0.05
-
 --- What the clock may lack to a deadline that has passed: it counts in whole nanoseconds.
 local TICK = 1e-6
 
@@ -35,7 +32,7 @@ local drive = {}
 ---@async
 ---@param stream cosocket.Stream
 ---@param session net.Session<any>
----@param input cosocket.Buffer
+---@param input? cosocket.Buffer Without: nothing is read.
 ---@return true? ok
 ---@return cosocket.Error? err
 function drive.turn(stream, session, input)
@@ -76,6 +73,38 @@ function drive.next_event(stream, session, input, stop)
   end
 end
 
+--- Runs the connection, and hands each event to `take`, until that answers `true`. What the session answers meanwhile
+--- starts on its way when nothing more is to be taken.
+---@async
+---@generic E, O
+---@param stream cosocket.Stream
+---@param session net.Session<E>
+---@param input cosocket.Buffer
+---@param take fun(owner: O, event: E): boolean Whether to stop. It waits for nothing.
+---@param owner O
+---@param stop? cosocket.Event When this is set, `stream:wake()` ends the wait.
+---@return E? event The one at which it stopped; `nil` without an error: `stop` is set.
+---@return cosocket.Error? err
+function drive.serve(stream, session, input, take, owner, stop)
+  while true do
+    -- What has come at once came at the same time.
+    local at = now()
+    local event, err = session:receive(input, at)
+    while event do
+      if take(owner, event) then return event end
+      event, err = session:receive(input, at)
+    end
+    if err then
+      -- A parting word.
+      if #session.output > 0 then stream:try_flush(session.output) end
+      return nil, err
+    end
+    if stop and stop:is_set() then return nil end
+    local ok, why = drive.turn(stream, session, input)
+    if not ok then return nil, why end
+  end
+end
+
 --- Waits until everything the session queued has been handed to the system. What arrives meanwhile is put
 --- onto `input` unread.
 ---@async
@@ -97,31 +126,13 @@ end
 ---@async
 ---@param stream cosocket.Stream
 ---@param session net.Session<any>
----@param go_on cosocket.Event
+---@param go_on cosocket.Event When this is set, `stream:wake()` ends the wait.
 ---@return true? ok
 ---@return cosocket.Error? err
 function drive.hold(stream, session, go_on)
   while not go_on:is_set() do
-    local at = now()
-    if session.deadline - at <= TICK then
-      local ok, err = session:expire(math.max(at, session.deadline))
-      if not ok then return nil, err end
-    end
-    local output = session.output
-    if #output > 0 then
-      local ok, err = stream:try_flush(output)
-      if not ok then return nil, err end
-    end
-    local seconds = math.max(0, session.deadline - at)
-    -- What did not fit waits for a peer that may itself wait for us: it is tried again, not waited for.
-    if #output > 0 then seconds = math.min(seconds, RETRY) end
-    local _, err
-    if seconds < math.huge then
-      _, err = cosocket.select(go_on, seconds)
-    else
-      _, err = go_on:wait()
-    end
-    if type(err) == "table" then return nil, err end
+    local ok, err = drive.turn(stream, session)
+    if not ok then return nil, err end
   end
   return true
 end

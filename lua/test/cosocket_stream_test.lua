@@ -409,6 +409,42 @@ return {
       test.fails("timeout", one:turn(cosocket.buffer(), cosocket.buffer(), cosocket.now() + 1))
     end,
 
+    ["without input sends, is woken, and ends at its deadline, and reads nothing"] = function()
+      local one, other = tcp_pair()
+      local size = 5000000
+      local output = cosocket.buffer(("x"):rep(size))
+      send(other, "unread")
+      local sender = cosocket.spawn(function()
+        while #output > 0 do assert(one:turn(nil, output)) end
+        return one:turn(nil, output)
+      end)
+      test.equal(#other:read(size), size)
+      cosocket.sleep(1)
+      test.equal(sender:status(), "waiting")
+      send(other, ", still")
+      cosocket.sleep(1)
+      test.equal(sender:status(), "waiting")
+      one:wake()
+      test.equal(sender:join(), true)
+      local before = cosocket.now()
+      test.fails("timeout", one:turn(nil, output, before + 1))
+      test.near(cosocket.now() - before, 1, 0.001)
+      local input = cosocket.buffer()
+      test.equal(one:turn(input, output), true)
+      test.equal(input:take(), "unread, still")
+    end,
+
+    ["without input is the one who reads all the same"] = function()
+      local one <close> = cosocket.pair()
+      local waiting = cosocket.spawn(function() return one:turn(nil, cosocket.buffer()) end)
+      cosocket.sleep(1)
+      test.fails("io", one:turn(nil, cosocket.buffer()))
+      one:wake()
+      test.equal(waiting:join(), true)
+      one:close()
+      test.fails("closed", one:turn(nil, cosocket.buffer("x")))
+    end,
+
     ["gives what can still be read before it tells that nobody listens"] = function()
       local one, other = cosocket.pair()
       send(other, "last words")

@@ -216,6 +216,19 @@ parking!(fill, fill_k, |state, again| {
     })
 });
 
+/// Waits where a reader would, and reads nothing.
+fn leave_unread(core: &mut Core, me: Option<TaskId>, id: SocketId, op: Op) -> Attempt {
+    let Some(stream) = core.stream(id) else { return closed(op) };
+    if let Some(other) = stream.reader
+        && me != Some(other)
+    {
+        return busy(op, core, other);
+    }
+    stream.owner = me;
+    stream.want_nothing();
+    Attempt::Wait(Need::Reader(id), NEVER)
+}
+
 /// Moves the front of `output` on its way.
 fn send_from(
     core: &mut Core,
@@ -246,9 +259,12 @@ fn send_from(
 
 parking!(turn, turn_k, |state, again| {
     let id = me(state);
-    let input = check_buffer(state, 2);
+    let input = match lua::lua_isnil(state, 2) {
+        0 => Some(check_buffer(state, 2)),
+        _ => None,
+    };
     let output = check_buffer(state, 3);
-    if ptr::eq(input, output) {
+    if input.is_some_and(|input| ptr::eq(input, output)) {
         raise_argument(state, 3, "another buffer than for input is wanted");
     }
     let until = match lua::lua_isnoneornil(state, 4) {
@@ -265,13 +281,16 @@ fn try_turn(
     core: &mut Core,
     me: Option<TaskId>,
     id: SocketId,
-    input: &RefCell<Buffer>,
+    input: Option<&RefCell<Buffer>>,
     output: &RefCell<Buffer>,
     until: u64,
 ) -> Attempt {
     let waiting = output.borrow().len();
     let sent = if waiting > 0 { send_from(core, me, id, Op::Turn, output) } else { Ok(0) };
-    let filled = try_fill(core, me, id, Op::Turn, input);
+    let filled = match input {
+        Some(input) => try_fill(core, me, id, Op::Turn, input),
+        None => Err(leave_unread(core, me, id, Op::Turn)),
+    };
     // What can still be read is read before the failure to write is told.
     if filled.is_ok() {
         core.flush_later(id);

@@ -33,6 +33,7 @@ pub(crate) enum Goal<'a> {
 /// What the reactor checks before it wakes a reader; the reader checks the rest itself.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
+    Nothing,
     Any,
     Exact(u32),
     Line(u32),
@@ -325,16 +326,22 @@ impl Stream {
         };
     }
 
+    /// Remembers that the reader's task waits for something else and leaves alone what comes.
+    pub(crate) fn want_nothing(&mut self) {
+        self.wanted = Wanted::Nothing;
+    }
+
     /// After a readable event: takes what has arrived, and tells whether the reader's wait is over.
     pub(crate) fn advance(&mut self, pool: &mut Pool) -> bool {
         let wanted = match self.wanted {
             Wanted::Any => return true,
+            Wanted::Nothing => return false,
             Wanted::Exact(n) | Wanted::Line(n) | Wanted::All(n) => n as usize,
         };
         loop {
             let len = self.input.len();
             let met = match self.wanted {
-                Wanted::Any => true,
+                Wanted::Any | Wanted::Nothing => true,
                 Wanted::Exact(_) => len >= wanted,
                 Wanted::All(_) => len > wanted,
                 Wanted::Line(_) => {
