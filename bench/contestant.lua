@@ -78,20 +78,16 @@ function rows.mqttpub()
   local client <close> = assert(require "mqtt".connect("mqtt://127.0.0.1:" .. options.port))
   local payload, settings = ("x"):rep(size), { qos = qos }
   local started = cosocket.now()
-  local left = count
-  local function publish()
-    while left > 0 do
-      left = left - 1
-      assert(client:publish("bench/t", payload, settings))
-    end
-  end
   if qos == 0 then
-    publish()
+    for _ = 1, count do assert(client:publish("bench/t", payload)) end
     client:close()
   else
-    cosocket.group(function()
-      for _ = 1, tonumber(options.window) do cosocket.spawn(publish) end
-    end)
+    local window, tickets = tonumber(options.window), {}
+    for i = 1, count + window do
+      local oldest = tickets[i % window]
+      if oldest then assert(oldest:wait()) end
+      tickets[i % window] = i <= count and assert(client:publish_nowait("bench/t", payload, settings))
+    end
   end
   tell(count, started, count * size)
 end

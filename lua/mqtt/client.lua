@@ -21,6 +21,8 @@ local now = cosocket.now
 local RECEIVE_QUEUE_MAX = 1048576
 --- Bytes that may wait to leave before a publishing task waits too.
 local OUTPUT_MAX = 65536
+--- Bytes that are gathered before they are sent although their task has not parked.
+local CORKED_MAX = 16384
 
 ---@class mqtt.Status
 ---@field state "connecting"|"connected"|"waiting"|"closing"|"closed" `waiting` is for the next attempt to connect.
@@ -69,6 +71,7 @@ local OUTPUT_MAX = 65536
 ---@field package err cosocket.Error? Why it is closed.
 ---@field package ended cosocket.Event Set when the owner has let go of everything.
 ---@field package goodbye boolean Asked to close.
+---@field package away boolean? The owner waits for the script, and not for the connection.
 ---@field package goodbye_reason integer?
 ---@field private last_identifier integer
 ---@field private requester mqtt.Requester?
@@ -106,15 +109,18 @@ end
 
 -- Waiting ---------------------------------------------------------------------
 
---- Starts what the session queued on its way.
+--- Starts what the session queued on its way: the owner sends it, together with what others queue until it runs.
 ---@package
 function Client:flush()
   local gate = self.gate
   if gate then gate:pump() end
   local stream, output = self.stream, self.driven.output
-  if #output == 0 or not stream then return end
-  stream:try_flush(output)
-  if #output > 0 then stream:wake() end
+  if not stream then return end
+  local bytes = #output
+  if bytes == 0 then return end
+  -- It is not waited for where that is much, or where the owner waits for something else.
+  if bytes >= CORKED_MAX or self.away then stream:try_flush(output) end
+  stream:wake()
 end
 
 --- Waits with `wait(object)` for something of the server's; what is received meanwhile does not stop the reading.
@@ -711,6 +717,7 @@ function Client:close(reason_code)
   elseif not self.ended:is_set() then
     -- A task that is cancelled cannot wait: what is written is sent if the system takes it.
     self.session:disconnect(reason_code)
+    self.away = true
     self:flush()
     self:lose(cosocket.error("closed", "mqtt", "this client is closed"))
     if self.stream then self.stream:close() end

@@ -386,7 +386,9 @@ local function handle(client, event)
     return told(event)
   elseif type == "auth" then
     local done = event.reason_code == 0
+    client.away = true
     local ok, err = authenticate(client, event.properties and event.properties.authentication_data, done)
+    client.away = false
     if not ok then return err end
     if done then client:reauthenticated() end
     client:flush()

@@ -277,6 +277,13 @@ function Session:publish(topic, payload, qos, retain, properties, now, expiry)
     retain = retain,
     properties = properties,
     expires_at = expiry and now + expiry or nil,
+    -- Named here, so that the table has room for them from the start.
+    state = nil,
+    seq = nil,
+    packet_id = nil,
+    hold = nil,
+    event = nil,
+    answer = nil,
   })
   local ok, err = window:publish(ticket, now)
   if not ok then return nil, err end

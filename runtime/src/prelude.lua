@@ -410,7 +410,7 @@ function Semaphore:acquire()
   return unserved(err)
 end
 
---- There are many events, and most are never waited for: what waiting needs is made when somebody waits.
+--- There are many events, and most are never waited for, or by one task: others stand in line behind the `waiter`.
 local Event = { __name = "cosocket.Event", value = false }
 Event.__index = Event
 
@@ -422,9 +422,11 @@ function Event:set()
   check_self(Event, self, "set")
   if self.value then return end
   self.value = true
-  local waiters, watchers = self.waiters, self.watchers
-  if waiters then waiters:serve_all() end
-  if watchers then tell(watchers) end
+  local waiter = self.waiter
+  -- One whose wait has ended otherwise finds itself here still.
+  if waiter and wake(waiter) then self.waiter = nil end
+  if self.line then self.line:serve_all() end
+  if self.watchers then tell(self.watchers) end
 end
 
 function Event:clear()
@@ -440,12 +442,19 @@ end
 function Event:wait()
   check_self(Event, self, "wait")
   if self.value then return true end
-  local place, waiters = {}, self.waiters
-  if not waiters then
-    waiters = new_line()
-    self.waiters = waiters
+  local line = self.line
+  if not self.waiter and (not line or line:is_empty()) then
+    local me = current()
+    self.waiter = me
+    local _, err = park("event:wait")
+    if self.waiter ~= me then return true end
+    self.waiter = nil
+    return unserved(err)
   end
-  local _, err = waiters:wait("event:wait", place)
+  line = line or new_line()
+  self.line = line
+  local place = {}
+  local _, err = line:wait("event:wait", place)
   if place.done then return true end
   return unserved(err)
 end
