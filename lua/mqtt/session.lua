@@ -281,7 +281,7 @@ function Session:publish(topic, payload, qos, retain, properties, now, expiry)
     state = nil,
     seq = nil,
     packet_id = nil,
-    hold = nil,
+    client = nil,
     event = nil,
     answer = nil,
   })

@@ -130,6 +130,44 @@ return {
     test.equal(drive.next_event(stream, echo, input), "early")
   end,
 
+  serve = {
+    ["hands on every event until it is told to stop, and the rest later"] = function()
+      local stream = test.stream({ { send = "a\nb\nc\n" }, { expect = "a\nb\nc\n" }, { send = "d\n" } })
+      local echo, input, taken = new_echo(), cosocket.buffer(), {}
+      local function take(owner, event)
+        table.insert(owner, event)
+        return event == "b" or event == "d"
+      end
+      test.equal(drive.serve(stream, echo, input, take, taken), "b")
+      test.equal(taken, { "a", "b" })
+      test.equal(drive.serve(stream, echo, input, take, taken), "d")
+      test.equal(taken, { "a", "b", "c", "d" })
+    end,
+
+    ["ends when it is woken and shall stop, and with the connection"] = function()
+      local stream = test.stream({ { stall = 2 }, { close = true } })
+      local stop = cosocket.event()
+      local serving = cosocket.spawn(function()
+        return drive.serve(stream, new_echo(), cosocket.buffer(), error, nil, stop)
+      end)
+      cosocket.sleep(1)
+      stream:wake()
+      cosocket.sleep(0.1)
+      test.equal(serving:status(), "waiting")
+      stop:set()
+      stream:wake()
+      local event, err = serving:join()
+      test.equal({ event, err }, {})
+      test.fails("closed", drive.serve(stream, new_echo(), cosocket.buffer(), error))
+    end,
+
+    ["sends a parting word"] = function()
+      local stream, task = test.stream({ { send = "bad\n" }, { expect = "sorry\n" } })
+      test.fails("protocol", drive.serve(stream, new_echo(), cosocket.buffer(), error))
+      task:join()
+    end,
+  },
+
   hold = {
     ["reads nothing until it may go on"] = function()
       local stream = test.stream({ { send = "hello\n" } })
