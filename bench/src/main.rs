@@ -8,6 +8,7 @@
 mod child;
 mod load;
 mod machine;
+mod mail;
 mod report;
 mod roles;
 mod rows;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Result;
-use crate::{load, machine, servers, tls};
+use crate::{load, machine, mail, servers, tls};
 
 /// The `name=value` words of a command line.
 struct Words(HashMap<String, String>);
@@ -46,6 +46,8 @@ pub fn play(mut words: impl Iterator<Item = String>) -> Result<()> {
         "echo" => servers::echo(port),
         "lines" => servers::lines(port),
         "tls-server" => servers::handshakes(port, tls::server(words.text("cert")?, words.text("key")?)?),
+        "mail-server" => mail::serve(port),
+        "smtp" => mail::send(port, words.number("n")?, words.text("mode")? == "reuse", words.number("size")?),
         "tlshs" => load::handshakes(port, words.number("n")?),
         "load" => {
             let seconds = Duration::from_secs_f64(words.number("secs")?);

@@ -25,6 +25,8 @@ const BATCH: usize = 16;
 const STARTS: usize = 20;
 /// Handshakes of one run.
 const HANDSHAKES: usize = 2000;
+/// Messages of one run of the row `smtp`.
+const MESSAGES: usize = 2000;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub enum Row {
     Hello,
     /// Full TLS 1.3 handshakes as a client.
     Tls,
+    /// Messages to a mail server.
+    Smtp,
 }
 
 impl fmt::Display for Row {
@@ -112,13 +116,14 @@ impl fmt::Display for Row {
             Row::Idle => "idle",
             Row::Hello => "hello",
             Row::Tls => "tls",
+            Row::Smtp => "smtp",
         })
     }
 }
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 5] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls];
+    pub const ALL: [Row; 6] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp];
 
     /// The row's lines of the table.
     pub fn metrics(self) -> &'static [Metric] {
@@ -138,6 +143,10 @@ impl Row {
                 Metric { name: "hello, peak", unit: "MiB", claim: AtMost(4.5) },
             ],
             Row::Tls => &[Metric { name: "tls", unit: "handshakes/s", claim: RatioAtLeast(0.9) }],
+            Row::Smtp => &[
+                Metric { name: "smtp, one connection", unit: "messages/s", claim: RatioAtLeast(1.0) },
+                Metric { name: "smtp, one each", unit: "messages/s", claim: RatioAtLeast(0.85) },
+            ],
         }
     }
 
@@ -149,6 +158,7 @@ impl Row {
             Row::Idle => [false, true].map(|secure| bench.idle(side, secure)).into_iter().collect(),
             Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
             Row::Tls => Ok(vec![bench.handshakes(side)?]),
+            Row::Smtp => ["reuse", "new"].map(|mode| bench.mail(side, mode)).into_iter().collect(),
         }
     }
 }
@@ -269,6 +279,17 @@ impl Bench {
         let mut command = self.role("peak");
         command.arg(said.get_program()).args(said.get_args());
         Ok((Running::beside_load(&mut command)?.done()?.n / 1024.0).into())
+    }
+
+    /// Messages a second, as a client of a mail server.
+    fn mail(&self, side: Side, mode: &str) -> Result<Measured> {
+        let port = free_port()?;
+        let mut server = self.role("mail-server");
+        let _server = Running::server(server.arg(format!("port={port}")), port)?;
+        let mut client = self.side(side, "smtp");
+        let words = [format!("port={port}"), format!("n={MESSAGES}"), format!("mode={mode}"), "size=1000".to_owned()];
+        let done = Running::client(client.args(words))?.done()?;
+        Ok((done.n / done.secs).into())
     }
 
     /// Full handshakes a second, as a client.
