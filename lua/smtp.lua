@@ -15,9 +15,7 @@
 --- `retry` says whether the same may go well later.
 
 local address = require("smtp.address")
-local client = require("smtp.client")
-local outbox = require("smtp.outbox")
-local pool = require("smtp.pool")
+local connect = require("smtp.connect")
 
 local smtp = {}
 
@@ -28,7 +26,7 @@ local smtp = {}
 ---@return smtp.Client? client
 ---@return cosocket.Error? err `resolve`, `connect`, `tls`, `timeout`, `refused` with `code` and `status`, `protocol`
 function smtp.connect(where, options)
-  return client.connect(client.target("smtp.connect", where, options))
+  return connect.open(connect.target("smtp.connect", where, options))
 end
 
 --- Sends one message over a connection of its own.
@@ -39,7 +37,7 @@ end
 ---@return smtp.Result? result
 ---@return cosocket.Error? err
 function smtp.send(where, message, options)
-  local one, err = client.connect(client.target("smtp.send", where, options))
+  local one, err = connect.open(connect.target("smtp.send", where, options))
   if not one then return nil, err end
   local result
   result, err = one:send(message, nil, true)
@@ -48,10 +46,24 @@ function smtp.send(where, message, options)
 end
 
 --- Connections that are opened when they are needed, kept, and opened again when the server has closed them.
-smtp.pool = pool.new
+---@param where string|fun(): cosocket.Stream?, cosocket.Error?
+---@param options? smtp.PoolOptions
+---@return smtp.Pool
+function smtp.pool(where, options)
+  -- Loaded when it is wanted: most scripts send a mail and are done.
+  return require("smtp.pool").new(where, options)
+end
 
 --- Messages that are kept in a file until the server has them.
-smtp.outbox = outbox.open
+---@async
+---@param path string
+---@param where string|fun(): cosocket.Stream?, cosocket.Error?
+---@param options? smtp.OutboxOptions
+---@return smtp.Outbox? outbox
+---@return cosocket.Error? err
+function smtp.outbox(path, where, options)
+  return require("smtp.outbox").open(path, where, options)
+end
 
 --- Takes an address apart, and checks it: `"Jo Doe <jo@example.org>"`.
 smtp.parse_address = address.parse

@@ -15,41 +15,18 @@
 --- tried again by the same measure. What it refuses for good (5yz), and what is older than `give_up_after`, is given up:
 --- `on_failed` hears of it, and it is gone.
 
-local client = require("smtp.client")
+local connect = require("smtp.connect")
 local cosocket = require("cosocket")
-local json = require("json")
+local envelopes = require("smtp.envelope")
 local log = require("log").new("smtp.outbox")
 local message = require("smtp.message")
 local pool = require("smtp.pool")
-local sqlite = require("sqlite")
+local store = require("smtp.store")
 
 local now = cosocket.now
 
 --- Bytes of a message that are kept in one row.
 local PIECE = 256 * 1024
---- Marks the file as an outbox.
-local APPLICATION_ID = 0x4d57534d
-
-local SCHEMA = {
-  [[
-    CREATE TABLE message(
-      id INTEGER PRIMARY KEY AUTOINCREMENT,
-      envelope BLOB NOT NULL,
-      message_id TEXT,
-      size INTEGER NOT NULL,
-      put_at INTEGER NOT NULL,
-      next_at INTEGER NOT NULL,
-      attempts INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE TABLE piece(
-      message INTEGER NOT NULL,
-      position INTEGER NOT NULL,
-      data BLOB NOT NULL,
-      PRIMARY KEY(message, position)
-    ) WITHOUT ROWID;
-  ]],
-}
-
 ---@class smtp.OutboxOptions: smtp.PoolOptions
 ---@field retry_delay? number Seconds until the second attempt. Default 30.
 ---@field retry_delay_max? number Most seconds between attempts. Default 3600.
@@ -95,7 +72,7 @@ local OWN = { "retry_delay", "retry_delay_max", "give_up_after", "waiting_max", 
 ---@field busy boolean
 
 ---@class smtp.Outbox
----@field private db sqlite.Database
+---@field private store smtp.Store
 ---@field private pool smtp.Pool
 ---@field private options smtp.OutboxOptions
 ---@field private waiting table<integer, smtp.Waiting>
@@ -173,7 +150,7 @@ end
 ---@return integer? id
 ---@return cosocket.Error? err `protocol` for what is wrong in the message, `limit` when the outbox is full, `io`
 function Outbox:put(given, options)
-  options = message.check_send_options(options)
+  options = envelopes.check(options)
   message.check(given, 2)
   if self.closed then return nil, cosocket.error("closed", "smtp.put", "this outbox is closed") end
   local limits = self.options
@@ -185,7 +162,7 @@ function Outbox:put(given, options)
   local composed, err = message.compose(given, { dkim = dkim or nil })
   if not composed then return nil, err end
   local envelope
-  envelope, err = message.envelope(composed, options)
+  envelope, err = envelopes.of(composed, options)
   if not envelope then return nil, err end
 
   local id = self.next_id
@@ -194,7 +171,7 @@ function Outbox:put(given, options)
   local guard <close> = setmetatable({}, {
     __close = function()
       -- Pieces without their message are forgotten with the next start, if not now.
-      if not whole then cosocket.spawn("smtp outbox", self.db.exec, self.db, "DELETE FROM piece WHERE message = ?", id) end
+      if not whole then cosocket.spawn("smtp outbox", self.store.remove, self.store, id) end
     end,
   })
   local reader <close> = composed:reader()
@@ -209,7 +186,7 @@ function Outbox:put(given, options)
         return nil, cosocket.error("limit", "smtp.put", ("%d bytes wait already (bytes_max)"):format(self.bytes))
       end
       local ok
-      ok, err = self.db:exec("INSERT INTO piece VALUES (?, ?, ?)", id, position, piece)
+      ok, err = self.store:add_piece(id, position, piece)
       if not ok then return nil, err end
       piece:clear()
     end
@@ -221,13 +198,15 @@ function Outbox:put(given, options)
   envelope.size = size
   local at = os.time()
   local ok
-  ok, err = self.db:transaction({
-    { "INSERT INTO piece VALUES (?, ?, ?)", id, position + 1, piece },
-    {
-      "INSERT INTO message(id, envelope, message_id, size, put_at, next_at) VALUES (?, ?, ?, ?, ?, ?)",
-      id, json.encode(envelope), composed.message_id, size, at, at,
-    },
-  })
+  ok, err = self.store:add({
+    id = id,
+    envelope = envelope,
+    message_id = composed.message_id,
+    size = size,
+    put_at = at,
+    next_at = at,
+    attempts = 0,
+  }, position + 1, piece)
   if not ok then return nil, err end
   whole = true
   self:add({
@@ -250,10 +229,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Outbox:drop(one)
-  local ok, err = self.db:transaction({
-    { "DELETE FROM message WHERE id = ?", one.id },
-    { "DELETE FROM piece WHERE message = ?", one.id },
-  })
+  local ok, err = self.store:remove(one.id)
   if not ok then return nil, err end
   if self.waiting[one.id] then
     self.waiting[one.id], self.delayed[one.id] = nil, nil
@@ -287,27 +263,11 @@ end
 ---@param one smtp.Waiting
 ---@return smtp.Composed
 function Outbox:composed(one)
-  local db, id = self.db, one.id
   return {
     envelope = one.envelope,
     message_id = one.message_id,
     size = one.size,
-    reader = function()
-      local position = 0
-      return setmetatable({}, {
-        __index = {
-          read = function(_, out)
-            position = position + 1
-            local rows, err = db:query("SELECT data FROM piece WHERE message = ? AND position = ?", id, position)
-            if not rows then return nil, err end
-            if not rows[1] then return nil end
-            out:append(rows[1].data)
-            return true
-          end,
-        },
-        __close = function() end,
-      })
-    end,
+    reader = function() return self.store:reader(one.id) end,
   }
 end
 
@@ -346,10 +306,7 @@ function Outbox:settle(one, refused)
   one.envelope.recipients = left
   local delay = self:delay(one.attempts)
   one.due = now() + delay
-  local ok, err = self.db:exec(
-    "UPDATE message SET envelope = ?, next_at = ?, attempts = ? WHERE id = ?",
-    json.encode(one.envelope), math.ceil(os.time() + delay), one.attempts, one.id
-  )
+  local ok, err = self.store:update(one.id, one.envelope, math.ceil(os.time() + delay), one.attempts)
   if not ok then return nil, err end
   self.delayed[one.id] = true
   self.change:set()
@@ -513,7 +470,7 @@ function Outbox:close()
   self.change:set()
   for _, worker in ipairs(self.workers) do worker:join() end
   self.pool:close()
-  self.db:close()
+  self.store:close()
   self.empty:set()
   return true
 end
@@ -534,28 +491,22 @@ local outbox = {}
 ---@return smtp.Outbox? outbox
 ---@return cosocket.Error? err `io`: the file cannot be used, or another process has it
 function outbox.open(path, where, options)
-  local target = client.target("smtp.outbox", where, options, OPTIONS)
+  local target = connect.target("smtp.outbox", where, options, OPTIONS)
   options = target.options --[[@as smtp.OutboxOptions]]
   local pooled = {}
   for name, value in pairs(options) do pooled[name] = value end
   for _, name in ipairs(OWN) do pooled[name] = nil end
   pooled.connections = options.connections or 1
   local senders = pool.new(where, pooled)
-  local db, err = sqlite.open(path, { schema = SCHEMA, application_id = APPLICATION_ID, exclusive = true })
-  if not db then return nil, err end
-  local rows, last
-  -- What a crash in the middle of `put` has left.
-  local ok
-  ok, err = db:exec("DELETE FROM piece WHERE message NOT IN (SELECT id FROM message)")
-  if ok then rows, err = db:query("SELECT * FROM message ORDER BY id") end
-  if rows then last, err = db:query("SELECT seq FROM sqlite_sequence WHERE name = 'message'") end
-  if not last then
-    db:close()
-    return nil, err
+  local file, err = store.open(path)
+  if not file then return nil, err end
+  local stored, next_id = file:load()
+  if not stored then
+    file:close()
+    return nil, next_id --[[@as cosocket.Error]]
   end
-  ---@cast rows table[]
   local self = setmetatable({
-    db = db,
+    store = file,
     pool = senders,
     options = options,
     waiting = {},
@@ -570,26 +521,23 @@ function outbox.open(path, where, options)
     change = cosocket.event(),
     empty = cosocket.event(),
     closed = false,
-    next_id = (last[1] and last[1].seq or 0) + 1,
+    next_id = next_id,
     workers = {},
   }, Outbox)
   local at, clock = now(), os.time()
-  for _, row in ipairs(rows) do
-    local envelope = json.decode(row.envelope)
-    if type(envelope) == "table" then
-      -- A clock that was set back must not hold a message for ever.
-      local delay = math.min(math.max(0, row.next_at - clock), options.retry_delay_max or 3600)
-      self:add({
-        id = row.id,
-        envelope = envelope,
-        message_id = row.message_id,
-        size = row.size,
-        attempts = row.attempts,
-        born = at - math.max(0, clock - row.put_at),
-        due = at + delay,
-        busy = false,
-      })
-    end
+  for _, row in ipairs(stored) do
+    -- A clock that was set back must not hold a message for ever.
+    local delay = math.min(math.max(0, row.next_at - clock), options.retry_delay_max or 3600)
+    self:add({
+      id = row.id,
+      envelope = row.envelope,
+      message_id = row.message_id,
+      size = row.size,
+      attempts = row.attempts,
+      born = at - math.max(0, clock - row.put_at),
+      due = at + delay,
+      busy = false,
+    })
   end
   for i = 1, pooled.connections do self.workers[i] = cosocket.spawn("smtp outbox", self.work, self) end
   return self

@@ -1,7 +1,8 @@
 --- Connections to one mail server, for many messages: opened when they are needed, kept, begun anew with RSET.
 
-local client = require("smtp.client")
+local connect = require("smtp.connect")
 local cosocket = require("cosocket")
+local envelopes = require("smtp.envelope")
 local message = require("smtp.message")
 
 local now = cosocket.now
@@ -49,7 +50,7 @@ end
 ---@return smtp.Result? result
 ---@return cosocket.Error? err As `client:send` and `smtp.connect`.
 function Pool:send(given, options)
-  options = message.check_send_options(options)
+  options = envelopes.check(options)
   local dkim = options.dkim
   if dkim == nil then dkim = self.options.dkim end
   local composed, err = message.compose(given, { dkim = dkim or nil })
@@ -72,7 +73,7 @@ function Pool:deliver(composed, options)
     local is_fresh = one == nil
     if not one then
       local opened
-      opened, err = client.connect(self.target)
+      opened, err = connect.open(self.target)
       if not opened then return nil, err end
       one = { client = opened, since = now(), messages = 0 }
     end
@@ -123,7 +124,7 @@ local pool = {}
 ---@param options? smtp.PoolOptions
 ---@return smtp.Pool
 function pool.new(where, options)
-  local target = client.target("smtp.pool", where, options, OPTIONS)
+  local target = connect.target("smtp.pool", where, options, OPTIONS)
   if type(target.dial) == "userdata" then error("smtp.pool: a stream is one connection; an address is wanted", 2) end
   local count = target.options.connections or 2
   if count < 1 then error("smtp.pool: connections must be 1 or more", 2) end

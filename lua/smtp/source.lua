@@ -5,7 +5,7 @@ local codec = require("smtp.codec")
 local cosocket = require("cosocket")
 
 --- Bytes that are read at once: whole lines of base64.
-local PIECE = 57 * 512
+local PIECE = 57 * 256
 
 ---@class smtp.Source
 ---@field what string How errors name it: `attachments[1]`.

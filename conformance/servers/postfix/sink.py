@@ -2,7 +2,7 @@
 
 A question is a line of JSON, `{"message_id": "...", "count": 1, "keys": {...}}`; the answer is a line, too: a list with
 each copy that arrived. It waits until `count` copies are there, or `seconds` are over. `keys` are the DNS records by which
-`dkim` verifies. `{"ids": true}` asks how often each message arrived.
+`dkim` verifies. `{"ids": true}` asks how often each message was put into Postfix' queue, and how often it arrived.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import email.utils
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import OrderedDict, defaultdict
@@ -24,7 +25,7 @@ from aiosmtpd.smtp import SMTP
 KEPT = 400  # messages whose text is kept
 
 messages = OrderedDict()
-counts = defaultdict(int)
+queued = defaultdict(list)  # by message: the names Postfix gave its copies
 arrived = None
 
 
@@ -54,7 +55,8 @@ class Sink:
             "raw": raw,
         }
         messages.setdefault(identifier, []).append(copy)
-        counts[identifier] += 1
+        name = re.search(r"\bid (\w+)", str(message["received"] or ""))
+        queued[identifier].append(name.group(1) if name else "")
         while len(messages) > KEPT:
             messages.popitem(last=False)
         async with arrived:
@@ -166,7 +168,7 @@ async def tell(reader, writer):
         while line := await reader.readline():
             question = json.loads(line)
             if question.get("ids"):
-                answer = dict(counts)
+                answer = {name: [len(set(copies)), len(copies)] for name, copies in queued.items()}
             else:
                 identifier, count = question["message_id"], question.get("count", 1)
 
