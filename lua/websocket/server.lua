@@ -17,6 +17,9 @@ local HANDSHAKE_TIMEOUT = 10
 local CONNECTIONS_MAX = 10000
 --- Bytes of a request.
 local HEAD_MAX = 16384
+--- A handshake leaves more garbage than its connection needs memory. It is collected when so many connections, or this
+--- share of all that are open, have come since the last time.
+local TIDY_LEAST, TIDY_SHARE = 64, 1 / 32
 --- Seconds after which accepting is tried again when the system has no more descriptors.
 local RETRY = 0.1
 
@@ -106,6 +109,7 @@ end
 ---@field private connections table<websocket.Connection, true>
 ---@field private count integer Those in their handshake included.
 ---@field private closed boolean
+---@field private untidy integer Handshakes since garbage was last collected; negative while it is.
 ---@field private empty cosocket.Event? Set when the last connection has ended.
 ---@field private forget_stop fun()
 local Server = {}
@@ -191,6 +195,16 @@ local function greet(self, stream)
   return made, { method = method, target = target, headers = headers, peer_address = stream:peer_address() }
 end
 
+--- Collects the garbage of handshakes, a step with each: otherwise memory would grow to twice what connections need
+--- before the collector begins.
+---@param self websocket.Server
+local function tidy(self)
+  self.untidy = self.untidy + 1
+  if self.untidy > 0 and self.untidy < math.max(TIDY_LEAST, self.count * TIDY_SHARE) then return end
+  local done = collectgarbage("step")
+  self.untidy = done and 0 or math.mininteger
+end
+
 --- From an accepted stream to a handler that runs.
 ---@async
 ---@param self websocket.Server
@@ -212,6 +226,7 @@ local function admit(self, stream, seconds)
     made:start_close(close_code.going_away)
   end
   self.connections[made] = true
+  tidy(self)
   cosocket.spawn("websocket connection", serve, made, self.handler, self.wants_request and request or nil)
 end
 
@@ -301,6 +316,7 @@ function server.listen(address, handler, options)
     checked = checked,
     connections = {},
     count = 0,
+    untidy = 0,
     closed = false,
   }, Server)
   self.forget_stop = cosocket.on_stop(function() self:close() end)
