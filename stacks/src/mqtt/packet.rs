@@ -296,7 +296,10 @@ impl<'a> Subscriptions<'a> {
     /// Each of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = Subscription<'a>> + use<'a> {
         let mut rest = Reader::new(self.wire);
-        std::iter::from_fn(move || Some(Subscription::of(rest.text("").ok()?, rest.u8("").ok()?)))
+        std::iter::from_fn(move || match rest.is_empty() {
+            true => None,
+            false => Some(Subscription::of(rest.text("").ok()?, rest.u8("").ok()?)),
+        })
     }
 }
 
@@ -356,7 +359,7 @@ impl<'a> Filters<'a> {
     /// Each of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut rest = Reader::new(self.wire);
-        std::iter::from_fn(move || rest.text("").ok())
+        std::iter::from_fn(move || if rest.is_empty() { None } else { rest.text("").ok() })
     }
 }
 

@@ -277,6 +277,10 @@ impl<'a> Properties<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'static Property, Value<'a>)> + use<'a> {
         let mut rest = Reader::new(self.wire);
         std::iter::from_fn(move || {
+            // A fault would be made of words that nobody reads.
+            if rest.is_empty() {
+                return None;
+            }
             let property = Property::by_id(rest.varint("").ok()?)?;
             Some((property, property.read(&mut rest).ok()?))
         })

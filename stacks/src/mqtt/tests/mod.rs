@@ -1,6 +1,7 @@
 //! Whole packets: vectors from the standards, every cut, random and damaged input, and another
 //! implementation as an oracle.
 
+mod corpus;
 mod hot;
 mod oracle;
 mod random;
