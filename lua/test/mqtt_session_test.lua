@@ -414,16 +414,19 @@ return {
     test.equal(client:receive(wire(5, { type = "publish", topic = "t", qos = 1, packet_id = 10 }), 0).packet_id, 10)
   end,
 
-  ["a server that uses an identifier twice or sends too much is refused"] = function()
+  ["a server that uses an identifier twice is refused, one that exceeds our Receive Maximum is not"] = function()
     local client = connected()
     local publish = { type = "publish", topic = "t", qos = 1, packet_id = 5 }
     assert(client:receive(wire(5, publish), 0))
     test.equal(test.fails("protocol", client:receive(wire(5, publish), 0)).code, 0x82)
     client = connected({ receive_maximum = 2 })
     for id = 1, 2 do assert(client:receive(wire(5, { type = "publish", topic = "t", qos = 1, packet_id = id }), 0)) end
+    -- Mosquitto 2.0.11 does that to slow clients.
     publish.packet_id = 3
-    test.equal(test.fails("protocol", client:receive(wire(5, publish), 0)).code, 0x93)
-    test.equal(packets(client.output, 5), { { type = "disconnect", reason_code = 0x93 } })
+    local third = assert(client:receive(wire(5, publish), 0))
+    test.equal(client.incoming.count, 3)
+    client:acknowledge(third, 0)
+    test.equal(packets(client.output, 5), {})
   end,
 
   ["DISCONNECT of the server ends the session, in its shortest form too"] = function()

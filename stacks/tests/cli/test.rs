@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Stdio, thread, time::Instant};
 
-use super::Folder;
+use super::{Answer, Folder};
 
 const MIXED: &str = r#"
 local test = require("test")
@@ -117,6 +117,16 @@ fn without_paths_the_tests_of_the_lua_tree_are_meant() {
         "passed lua/test/kv_test.lua: the code is found\n1 passed, 0 failed, 0 skipped\n",
         "",
     );
+}
+
+#[test]
+fn modules_of_moonwire_path_are_tested_instead_of_those_that_are_built_in() {
+    let folder = Folder::new("test_moonwire_path")
+        .with("own/mqtt.lua", "return 'own'")
+        .with("cases/a_test.lua", "return { ['own'] = function() assert(require('mqtt') == 'own') end }");
+    let answer: Answer =
+        folder.command(&["test", "cases/a_test.lua"]).env("MOONWIRE_PATH", "own").output().unwrap().into();
+    answer.is(0, "passed cases/a_test.lua: own\n1 passed, 0 failed, 0 skipped\n", "");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    env,
     io::{self, Write},
     os::unix::process::parent_id,
     path::PathBuf,
@@ -122,9 +123,10 @@ fn listed(tasks: Vec<String>) -> String {
     tasks.iter().filter(|task| !task.starts_with("#1 main:")).map(|task| format!("\n  {task}")).collect()
 }
 
-/// What stands before Lua's own `package.path`.
+/// What stands before Lua's own `package.path`: the folders around the tests, then those of MOONWIRE_PATH.
 fn search_path(files: &[PathBuf]) -> String {
-    let roots = files.iter().flat_map(|file| module_roots(file, &[]));
+    let named = env::var_os("MOONWIRE_PATH").unwrap_or_default();
+    let roots = files.iter().flat_map(|file| module_roots(file, &[])).chain(env::split_paths(&named));
     roots.map(|root| format!("{0}/?.lua;{0}/?/init.lua;", root.display())).collect()
 }
 
