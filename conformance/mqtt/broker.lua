@@ -1,11 +1,14 @@
 --- The broker under test: where it is, clients of it, witnesses that are not ours, and topics nobody else uses.
 ---
---- The harness says where the broker is in the environment, and runs each file for version 5 and 3.1.1, over TCP and TLS.
+--- The harness says where the broker is in the environment, and runs each file for version 5 and 3.1.1, over each
+--- transport. A case that needs more than this broker has says so with `broker.needs`, and is skipped.
 
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local hex = require("hex")
 local mqtt = require("mqtt")
+local test = require("test")
+local urls = require("url")
 
 --- Seconds in which anything that is to happen has happened. Nobody waits this long unless something is wrong.
 local PATIENCE = 10
@@ -21,8 +24,8 @@ end
 local broker = {
   ---@type 5|"3.1.1"
   version = setting("VERSION") == "3.1.1" and "3.1.1" or 5,
-  ---@type "tcp"|"tls"
-  transport = setting("TRANSPORT") == "tls" and "tls" or "tcp",
+  ---@type "tcp"|"tls"|"ws"|"wss"
+  transport = setting("TRANSPORT") or "tcp",
   --- Files: certificates and keys.
   ca = setting("CA"),
   other_ca = setting("OTHER_CA"),
@@ -37,13 +40,18 @@ local broker = {
   urls = {
     tcp = setting("TCP_URL"),
     tls = setting("TLS_URL"),
+    ws = setting("WS_URL"),
+    wss = setting("WSS_URL"),
     password = setting("PASSWORD_URL"),
     client_certificate = setting("CLIENT_CERTIFICATE_URL"),
     expired = setting("EXPIRED_URL"),
     wrong_name = setting("WRONG_NAME_URL"),
+    --- One that takes little: see servers/NAME/limits.conf.
+    limits = setting("LIMITS_URL"),
   },
 }
-broker.url = broker.urls[broker.transport]
+local urls_of = broker.urls
+broker.url = urls_of[broker.transport] or urls_of.tls or urls_of.ws or urls_of.wss
 
 -- Names -----------------------------------------------------------------------
 
@@ -72,6 +80,16 @@ function broker.cases(cases)
     if chosen_name then chosen[chosen_name] = case end
   end
   return chosen
+end
+
+--- Ends the case as skipped unless there is what it needs: only a broker that the harness started has it all.
+---@generic T
+---@param value? T
+---@param what string
+---@return T
+function broker.needs(value, what)
+  if value == nil then test.skip("it needs " .. what) end
+  return value
 end
 
 --- A topic that no other case and no other run uses.
@@ -107,7 +125,8 @@ end
 
 -- Clients ---------------------------------------------------------------------
 
---- Tries to connect; `options.url` may be another listener's, `options.ca` another authority or `false`.
+--- Tries to connect; `options.url` may be another listener's, `options.ca` another authority or `false`. The client has
+--- one connection, unless the case wants another: none is to be lost unnoticed.
 ---@async
 ---@param options? table
 ---@return mqtt.Client? client
@@ -115,11 +134,11 @@ end
 function broker.try_connect(options)
   options = options or {}
   local url = options.url or broker.url
-  local all = { version = broker.version }
+  local all = { version = broker.version, reconnect = false }
   for key, value in pairs(options) do
     if key ~= "url" and key ~= "ca" then all[key] = value end
   end
-  if url:find("^mqtts:") and options.ca ~= false then
+  if (url:find("^mqtts:") or url:find("^wss:")) and options.ca ~= false and (options.ca or broker.ca) then
     all.tls = all.tls or {}
     all.tls.ca = options.ca or broker.ca
   end
@@ -132,6 +151,35 @@ end
 ---@return mqtt.Client
 function broker.connect(options)
   return (assert(broker.try_connect(options)))
+end
+
+--- Connects a client that comes back by itself, soon, to a session that outlives its connections.
+---@async
+---@param options? table
+---@return mqtt.Client client
+---@return cosocket.Queue connections A CONNACK for each connection.
+function broker.returning(options)
+  local connections = cosocket.queue(INBOX_CAPACITY)
+  local all = {
+    client_id = broker.client_id(),
+    clean_start = false,
+    session_expiry = 60,
+    reconnect = { delay_min = 0.02, delay_max = 0.2 },
+    on_connected = function(_, connack) connections:put(connack) end,
+  }
+  for key, value in pairs(options or {}) do all[key] = value end
+  local client = broker.connect(all)
+  broker.next(connections)
+  return client, connections
+end
+
+--- Has the broker forget the session of a client, and closes it.
+---@async
+---@param client mqtt.Client
+function broker.forget(client)
+  local client_id = client:status().client_id
+  client:close()
+  broker.connect({ client_id = client_id, clean_start = true }):close()
 end
 
 --- Subscribes; messages arrive in the queue that is answered.
@@ -186,13 +234,28 @@ local function quoted(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
---- A command of Mosquitto's own clients, which come in by the plain listener.
+--- A command of Mosquitto's own clients, which come in by the plain listener where there is one.
 ---@param program string
 ---@param arguments string[]
 ---@return string
 local function command(program, arguments)
-  local host, port = broker.urls.tcp:match("^mqtt://(.+):(%d+)$")
-  local all = { program, "-h", host, "-p", port, "-V", broker.version == 5 and "5" or "311" }
+  local url = broker.urls.tcp or broker.url
+  if not url:find("^mqtts?:") then test.skip(program .. " speaks MQTT over TCP and TLS only") end
+  local address = assert(urls.parse(url))
+  local secure = address.scheme == "mqtts"
+  local port = tostring(address.port_or_default)
+  local all = { program, "-h", address.host, "-p", port, "-V", broker.version == 5 and "5" or "311" }
+  local function also(option, value)
+    all[#all + 1] = option
+    all[#all + 1] = quoted(value)
+  end
+  if address.username then also("-u", address.username) end
+  if address.password then also("-P", address.password) end
+  if secure and broker.ca then
+    also("--cafile", broker.ca)
+  elseif secure then
+    also("--capath", "/etc/ssl/certs")
+  end
   for _, argument in ipairs(arguments) do all[#all + 1] = quoted(argument) end
   return table.concat(all, " ")
 end
@@ -200,14 +263,26 @@ end
 --- Publishes with `mosquitto_pub`.
 ---@param topic string
 ---@param payload string
----@param options? {qos: integer?, retain: boolean?}
+---@param options? {qos: integer?, retain: boolean?, more: string[]?} `more`: arguments of its own.
 function broker.publish_elsewhere(topic, payload, options)
   options = options or {}
   local arguments = { "-t", topic, "-q", tostring(options.qos or 1), "-s" }
   if options.retain then arguments[#arguments + 1] = "-r" end
+  table.move(options.more or {}, 1, #(options.more or {}), #arguments + 1, arguments)
   local pipe = assert(io.popen(command("mosquitto_pub", arguments), "w"))
   pipe:write(payload)
   assert(pipe:close(), "mosquitto_pub failed")
+end
+
+--- Has `mosquitto_rr` send a request, and `mosquitto_pub` publish the response it gets, while we go on.
+---@param topic string
+---@param payload string
+---@param response_topic string
+---@param to string Where the response is published.
+function broker.request_elsewhere(topic, payload, response_topic, to)
+  local asking = command("mosquitto_rr", { "-t", topic, "-m", payload, "-q", "1", "-W", "5", "-e", response_topic })
+  local telling = command("mosquitto_pub", { "-t", to, "-q", "1", "-s" })
+  assert(os.execute(("(%s | %s) >/dev/null 2>&1 &"):format(asking, telling)))
 end
 
 --- What is retained, as `mosquitto_sub` receives it.

@@ -53,7 +53,7 @@ return broker.cases({
 
   ["[5: MQTT-3.1.2-17; 3.1.1: MQTT-3.1.2-19] the right user name and password are accepted"] = function()
     local client <close> = broker.connect({
-      url = broker.urls.password,
+      url = broker.needs(broker.urls.password, "a listener with passwords"),
       username = broker.user,
       password = broker.password,
     })
@@ -63,14 +63,19 @@ return broker.cases({
   ["[5: MQTT-3.2.2-7; 3.1.1: MQTT-3.2.2-5] a wrong password is refused, with the reason"] = function()
     local err = test.fails(
       "refused",
-      broker.try_connect({ url = broker.urls.password, username = broker.user, password = "wrong" })
+      broker.try_connect({
+        url = broker.needs(broker.urls.password, "a listener with passwords"),
+        username = broker.user,
+        password = "wrong",
+      })
     )
     test.equal(err.code, broker.version == 5 and 0x87 or 5)
     test.matches(tostring(err):lower(), "not authorized")
   end,
 
   ["[5: MQTT-3.1.4-2; 3.1.1: MQTT-3.1.4-5] nobody is let in without the user name that is asked for"] = function()
-    local err = test.fails("refused", broker.try_connect({ url = broker.urls.password }))
+    local url = broker.needs(broker.urls.password, "a listener with passwords")
+    local err = test.fails("refused", broker.try_connect({ url = url }))
     test.equal(err.code, broker.version == 5 and 0x87 or 5)
   end,
 

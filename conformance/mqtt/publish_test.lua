@@ -1,4 +1,4 @@
--- Publishing and being published to, QoS 0 and 1; what others see, and what others send.
+-- Publishing and being published to; what others see, and what others send.
 
 local broker = require("broker")
 local cosocket = require("cosocket")
@@ -44,8 +44,8 @@ return broker.cases({
 
   ["[5: MQTT-3.8.4-8; 3.1.1: MQTT-3.8.4-6] a message comes with the lower of both QoS"] = function()
     local client <close> = broker.connect()
-    for _, granted in ipairs({ 0, 1 }) do
-      for _, published in ipairs({ 0, 1 }) do
+    for granted = 0, 2 do
+      for published = 0, 2 do
         local topic = broker.topic()
         local inbox = broker.inbox(client, topic, { qos = granted })
         broker.publish(client, topic, "x", { qos = published })
@@ -56,7 +56,7 @@ return broker.cases({
 
   ["[5: MQTT-4.6.0-5; 3.1.1: MQTT-4.6.0-6] messages come in the order in which they were sent"] = function()
     local client <close> = broker.connect()
-    for qos = 0, 1 do
+    for qos = 0, 2 do
       local topic = broker.topic()
       local inbox = broker.inbox(client, topic, { qos = qos })
       for i = 1, 100 do broker.publish(client, topic, tostring(i), { qos = qos }) end
@@ -79,6 +79,51 @@ return broker.cases({
       test.equal(seen[payload], nil, "twice: " .. payload)
       seen[payload] = true
     end
+  end,
+
+  ["[5: MQTT-4.3.3-1; 3.1.1: MQTT-4.3.3-1] a QoS 2 message is acknowledged in both steps, and arrives once"] = function()
+    local client <close> = broker.connect()
+    local topic, marker = broker.topic(), broker.topic("marker")
+    local inbox, after = broker.inbox(client, topic, { qos = 2 }), broker.inbox(client, marker)
+    broker.publish(client, topic, "exactly once", { qos = 2 })
+    local message = broker.next(inbox)
+    test.equal(message.payload, "exactly once")
+    test.equal(message.qos, 2)
+    broker.publish(client, marker, "end")
+    broker.next(after)
+    test.equal(inbox:try_get(), nil)
+    test.equal(client:status().in_flight, 0)
+  end,
+
+  ["[MQTT-4.3.3-1] two thousand QoS 2 messages in flight arrive, each once, in their order"] = function()
+    local client <close> = broker.connect()
+    local topic = broker.topic()
+    local inbox = broker.inbox(client, topic, { qos = 2 })
+    local tickets = {}
+    for i = 1, MANY do tickets[i] = assert(client:publish_nowait(topic, tostring(i), { qos = 2 })) end
+    for i = 1, MANY do test.equal(broker.next(inbox).payload, tostring(i)) end
+    for _, ticket in ipairs(tickets) do test.equal(broker.soon("PUBCOMP", ticket.wait, ticket), 0) end
+    test.equal(inbox:try_get(), nil)
+  end,
+
+  ["[5: MQTT-4.3.3-13; 3.1.1: MQTT-4.3.3-2] what mosquitto_pub sends with QoS 2 arrives, once"] = function()
+    local client <close> = broker.connect()
+    local topic = broker.topic()
+    local inbox = broker.inbox(client, topic, { qos = 2 })
+    for i = 1, 3 do broker.publish_elsewhere(topic, tostring(i), { qos = 2 }) end
+    for i = 1, 3 do
+      local message = broker.next(inbox)
+      test.equal(message.payload, tostring(i))
+      test.equal(message.qos, 2)
+    end
+    test.equal(inbox:try_get(), nil)
+  end,
+
+  ["[MQTT-4.3.3-1] mosquitto_sub receives every byte of a QoS 2 message"] = function()
+    local client <close> = broker.connect()
+    local topic, payload = broker.topic(), all_bytes()
+    broker.publish(client, topic, payload, { qos = 2, retain = true })
+    test.equal(broker.retained_elsewhere(topic), { qos = 2, retain = true, payload = payload })
   end,
 
   ["[MQTT-4.3.1-1] what mosquitto_pub sends with QoS 0 arrives"] = function()
@@ -144,6 +189,26 @@ return broker.cases({
     test.equal(properties.response_topic, "answers/here")
     test.equal(properties.correlation_data, "\0\1")
     test.equal(properties.user_property, { { "b", "1" }, { "a", "2" }, { "b", "3" } })
+  end,
+
+  ["[5: MQTT-3.3.2-4] a payload that is marked as text arrives so marked"] = function()
+    local client <close> = broker.connect()
+    local topic = broker.topic()
+    local inbox = broker.inbox(client, topic)
+    broker.publish(client, topic, "Grüße", { qos = 1, utf8 = true })
+    test.equal(broker.next(inbox).properties.payload_format_indicator, 1)
+  end,
+
+  ["[5: MQTT-3.3.2-17] what mosquitto_pub says in properties arrives"] = function()
+    local client <close> = broker.connect()
+    local topic = broker.topic()
+    local inbox = broker.inbox(client, topic)
+    local more = { "-D", "publish", "user-property", "a", "1", "-D", "publish", "user-property", "a", "2" }
+    table.move({ "-D", "publish", "content-type", "text/plain" }, 1, 4, #more + 1, more)
+    broker.publish_elsewhere(topic, "x", { more = more })
+    local properties = broker.next(inbox).properties
+    test.equal(properties.user_property, { { "a", "1" }, { "a", "2" } })
+    test.equal(properties.content_type, "text/plain")
   end,
 
   ["[MQTT-3.3.2-1] a topic may hold any character, and spaces"] = function()

@@ -25,7 +25,7 @@ use clap::Parser;
 
 use crate::outcome::Outcome;
 use crate::report::Report;
-use crate::suite::{Context, SUITES, Servers, Setting, Suite};
+use crate::suite::{Context, Elsewhere, SUITES, Servers, Setting, Suite};
 
 /// Exit status when a case failed.
 const FAILED: u8 = 1;
@@ -62,6 +62,15 @@ struct Options {
     /// Only against this server
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
+    /// Run `mqtt` against this broker instead, whatever it is: mqtt://user:password@host:port, mqtts, ws, wss
+    #[arg(long, value_name = "URL", conflicts_with_all = ["server", "accept"])]
+    with: Option<String>,
+    /// The authority that signed the certificate of --with, in a file
+    #[arg(long, value_name = "FILE", requires = "with")]
+    ca: Option<PathBuf>,
+    /// Where what is left to chance begins; a case that fails names its own
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
@@ -191,6 +200,8 @@ fn setting(options: &Options, temporary: &Path) -> Setting {
         root,
         case: options.case.clone(),
         server: options.server.clone(),
+        with: options.with.clone().map(|url| Elsewhere { url, ca: options.ca.clone() }),
+        seed: options.seed,
         accept: options.accept,
         temporary: temporary.to_owned(),
     }

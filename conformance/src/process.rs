@@ -193,20 +193,44 @@ impl Process {
         Ok(Finished { ending, stdout, stderr })
     }
 
+    /// The lines of its standard output since it was asked last; waits for the first one, at most `patience`.
+    pub fn take_lines(&mut self, patience: Duration) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut deadline = Instant::now() + patience;
+        while let Some((source, line)) = self.next_line(deadline) {
+            if source == Source::Stdout {
+                lines.push(line);
+            }
+            // The rest has to be there already.
+            deadline = Instant::now() + Duration::from_micros(100);
+        }
+        lines
+    }
+
+    /// Kills it and whatever it started: it gets no say. Answers once it is gone, with the last lines of its standard
+    /// output.
+    pub fn kill(&mut self) -> Vec<String> {
+        let group = group_of(&self.child);
+        signal_group(group, Signal::KILL);
+        if self.ended.is_none() {
+            self.ended = self.child.wait().ok();
+        }
+        lock_groups().remove(&group);
+        let mut lines = Vec::new();
+        while let Some((source, line)) = self.next_line(Instant::now() + GRACE) {
+            if source == Source::Stdout {
+                lines.push(line);
+            }
+        }
+        lines
+    }
+
     /// Whether it has ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().ok().flatten();
         }
         self.ended
-    }
-
-    /// Ends it and whatever it started by a signal that it cannot obey. Answers once it is gone.
-    pub fn kill(&mut self) {
-        if self.ended().is_none() {
-            signal_group(group_of(&self.child), Signal::KILL);
-            self.ended = self.child.wait().ok();
-        }
     }
 
     /// Ends it and whatever it started: politely first. Answers once it is gone.
@@ -385,6 +409,20 @@ mod tests {
         let pid = process.child.id();
         drop(process);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_killed_program_has_no_say_and_leaves_its_lines() {
+        let script = "trap 'echo polite; exit' TERM; echo one; echo two; echo three; while :; do sleep 0.01; done";
+        let mut process = Process::start(sh(script)).unwrap();
+        assert_eq!(process.wait_for_line(Duration::from_secs(10), |line| line == "one").unwrap(), "one");
+        let mut lines = Vec::new();
+        while lines.is_empty() {
+            lines.extend(process.take_lines(Duration::from_secs(10)));
+        }
+        lines.extend(process.kill());
+        assert_eq!(lines, ["two", "three"]);
+        assert_eq!(process.ended().unwrap().signal(), Some(9));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod http_server;
 mod lint;
 mod lua;
 mod mqtt;
+mod mqtt_restart;
 mod smtp;
 mod telemetry;
 mod websocket;
@@ -51,6 +52,7 @@ pub const SUITES: &[Suite] = &[
     docs::SUITE,
     telemetry::SUITE,
     mqtt::SUITE,
+    mqtt_restart::SUITE,
     smtp::SUITE,
     websocket::SUITE,
     http_server::SUITE,
@@ -60,6 +62,15 @@ pub const SUITES: &[Suite] = &[
 
 /// Variables that must not reach what we run from the environment of whoever runs us.
 const FOREIGN_VARIABLES: [&str; 2] = ["MOONWIRE_", "MQTT_"];
+
+/// A broker that somebody else runs.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// Where it is.
+    pub url: String,
+    /// The authority that signed its certificate.
+    pub ca: Option<PathBuf>,
+}
 
 /// What the person asked for, and where things are.
 #[derive(Debug)]
@@ -72,6 +83,10 @@ pub struct Setting {
     pub case: Option<String>,
     /// Only this server.
     pub server: Option<String>,
+    /// Only this broker, which runs already.
+    pub with: Option<Elsewhere>,
+    /// Where what is left to chance begins.
+    pub seed: Option<u64>,
     /// Write down what comes out as what is expected from now on.
     pub accept: bool,
     /// Where everything temporary goes.
@@ -284,6 +299,8 @@ pub mod tests {
             moonwire: "moonwire".into(),
             case: case.map(str::to_owned),
             server: None,
+            with: None,
+            seed: None,
             accept: false,
             temporary: root.to_owned(),
         }

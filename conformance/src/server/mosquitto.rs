@@ -27,7 +27,17 @@ pub const KIND: Kind = Kind {
     name: "mosquitto",
     needs: &[BROKER, PASSWORDS, SUBSCRIBER, PUBLISHER],
     version,
-    listeners: &["plain", "password", "tls", "client_certificate", "expired", "wrong_name"],
+    listeners: &[
+        "plain",
+        "password",
+        "tls",
+        "client_certificate",
+        "expired",
+        "wrong_name",
+        "limits",
+        "websocket",
+        "websocket_tls",
+    ],
     prepare,
     commands,
     port_taken: "Address already in use",
@@ -50,7 +60,7 @@ fn prepare(folder: &Path) -> Result<(), String> {
     if finished.succeeded() { Ok(()) } else { Err(format!("mosquitto_passwd: {}", finished.summary())) }
 }
 
-/// Two brokers: who is let in is a setting of the whole, because `per_listener_settings` makes Mosquitto 2.0.21 forget
+/// Three brokers: who is let in, and most of what is announced, is a setting of the whole, because `per_listener_settings` makes Mosquitto 2.0.21 forget
 /// the messages of clients that are away (its ChangeLog, 2.0.23). Started as root, they become the user `mosquitto`.
 fn commands(folder: &Path) -> Vec<Command> {
     let start = |configuration: &str| {
@@ -58,5 +68,5 @@ fn commands(folder: &Path) -> Vec<Command> {
         command.arg("-c").arg(folder.join(configuration));
         command
     };
-    vec![start("mosquitto.conf"), start("password.conf")]
+    vec![start("mosquitto.conf"), start("password.conf"), start("limits.conf")]
 }

@@ -1,11 +1,13 @@
 //! The MQTT stack against real brokers: `conformance/mqtt/*_test.lua`, for each version and transport.
 //!
-//! A file says at its head what it is run for, `-- run for: version, transport` (the default), `version`, or `once`.
-//! Where the broker is, it learns from its environment, which `mqtt/broker.lua` reads.
+//! A file says at its head what it is run for: `-- run for: version, transport` (the default), `version`,
+//! `version, websocket`, or `once`.
+//! Where the broker is, it learns from its environment, which `mqtt/broker.lua` reads. With `--with URL` that is a broker
+//! of somebody else's: cases that need more than its address are skipped, and nothing is compared with what is expected.
 
 use std::time::Duration;
 
-use super::{Context, Setting, Suite};
+use super::{Context, Elsewhere, Setting, Suite};
 use crate::certificates::Certificates;
 use crate::expected::Expected;
 use crate::lua_tests::{LuaTest, Reader};
@@ -16,7 +18,7 @@ use crate::server::{self, Server, mosquitto};
 /// The suite against every broker.
 pub const SUITE: Suite = Suite {
     name: "mqtt",
-    about: "the MQTT stack against Mosquitto: versions 5 and 3.1.1, TCP and TLS",
+    about: "the MQTT stack against Mosquitto (or --with URL): versions 5 and 3.1.1, TCP, TLS, WebSocket",
     needs: mosquitto::KIND.needs,
     time_max: Duration::from_secs(10 * 60),
     cases,
@@ -26,18 +28,23 @@ pub const SUITE: Suite = Suite {
 const FOLDER: &str = "conformance/mqtt";
 const VERSIONS: [&str; 2] = ["5", "3.1.1"];
 const TRANSPORTS: [&str; 2] = ["tcp", "tls"];
+/// Apart: Mosquitto 2.0 lets no more than some 40 KiB a second out of a WebSocket listener.
+const WEBSOCKETS: [&str; 2] = ["ws", "wss"];
 
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "30";
 
 /// Which listener is which variable; all but the first two for the cases that choose one themselves.
-const VARIABLES: [(&str, &str, &str); 6] = [
+const VARIABLES: [(&str, &str, &str); 9] = [
     ("MOONWIRE_MQTT_TCP_URL", "mqtt://127.0.0.1", "plain"),
     ("MOONWIRE_MQTT_TLS_URL", "mqtts://localhost", "tls"),
+    ("MOONWIRE_MQTT_WS_URL", "ws://127.0.0.1", "websocket"),
+    ("MOONWIRE_MQTT_WSS_URL", "wss://localhost", "websocket_tls"),
     ("MOONWIRE_MQTT_PASSWORD_URL", "mqtt://127.0.0.1", "password"),
     ("MOONWIRE_MQTT_CLIENT_CERTIFICATE_URL", "mqtts://localhost", "client_certificate"),
     ("MOONWIRE_MQTT_EXPIRED_URL", "mqtts://localhost", "expired"),
     ("MOONWIRE_MQTT_WRONG_NAME_URL", "mqtts://localhost", "wrong_name"),
+    ("MOONWIRE_MQTT_LIMITS_URL", "mqtt://127.0.0.1", "limits"),
 ];
 
 /// One way to run files: "5 tls".
@@ -54,6 +61,9 @@ impl Flavour {
 }
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
+    if setting.with.is_some() {
+        return Ok(Vec::new());
+    }
     let mut names = Vec::new();
     for kind in setting.kinds() {
         let expected = read_expected(setting, kind)?;
@@ -64,6 +74,9 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let flavours = flavours(context.setting)?;
+    if let Some(elsewhere) = &context.setting.with {
+        return run_elsewhere(context, elsewhere, &flavours);
+    }
     for kind in context.setting.kinds() {
         let expected = read_expected(context.setting, kind)?;
         let whole = |name: &str| format!("{}: {name}", kind.name);
@@ -117,6 +130,63 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Runs what needs no more than a broker's address, by the transport that the address names.
+fn run_elsewhere(
+    context: &mut Context<'_>,
+    elsewhere: &Elsewhere,
+    flavours: &[(Flavour, Vec<String>)],
+) -> Result<(), String> {
+    let transport = transport_of(&elsewhere.url)?;
+    let mut environment = vec![(variable_of(transport), elsewhere.url.clone())];
+    if let Some(ca) = &elsewhere.ca {
+        let ca = std::path::absolute(ca).map_err(|error| format!("{}: {error}", ca.display()))?;
+        environment.push(("MOONWIRE_MQTT_CA", ca.display().to_string()));
+    }
+    for (flavour, files) in flavours {
+        // Files for any transport go by this one.
+        let transport = match flavour.transport {
+            Some("tcp") => Some(transport),
+            Some("tls") => continue,
+            Some(other) if other != transport => continue,
+            same => same,
+        };
+        let flavour = Flavour { transport, ..*flavour };
+        let (tests, wrong) = run_flavour(context, &environment, flavour, files, &str::to_owned)?;
+        for test in tests {
+            let name = case_name(flavour, &test.file, &test.name);
+            if context.setting.wants(&name) {
+                context.report.case(name, test.outcome, Some(test.time));
+            }
+        }
+        if let Some(wrong) = wrong {
+            let name = format!("{} runs to its end", flavour.name());
+            context.report.case(name, Outcome::Failed(wrong), None);
+        }
+    }
+    Ok(())
+}
+
+/// The transport that an address names.
+fn transport_of(url: &str) -> Result<&'static str, String> {
+    match url.split("://").next().unwrap_or_default() {
+        "mqtt" => Ok("tcp"),
+        "mqtts" => Ok("tls"),
+        "ws" => Ok("ws"),
+        "wss" => Ok("wss"),
+        other => Err(format!("`{other}` is not mqtt, mqtts, ws or wss: --with wants the address of a broker")),
+    }
+}
+
+/// The variable that has the address for a transport.
+fn variable_of(transport: &str) -> &'static str {
+    match transport {
+        "tls" => "MOONWIRE_MQTT_TLS_URL",
+        "ws" => "MOONWIRE_MQTT_WS_URL",
+        "wss" => "MOONWIRE_MQTT_WSS_URL",
+        _ => "MOONWIRE_MQTT_TCP_URL",
+    }
+}
+
 /// "5 tcp  publish: [MQTT-3.3.4-1] statement".
 fn case_name(flavour: Flavour, file: &str, statement: &str) -> String {
     let topic = file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
@@ -148,11 +218,12 @@ fn run_flavour(
         list.arg("--list").args(&files);
         let listed = context.run(list, context.time_left())?;
         let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
+        // A file that cannot be listed fails when it runs.
+        let complete = listed.succeeded();
         files.retain(|file| {
             let wanted = |name| context.setting.wants(&whole(&case_name(flavour, file, name)));
-            // A file that cannot be listed fails when it runs.
-            let mut of_file = names.iter().filter(|(of, _)| of == file).peekable();
-            of_file.peek().is_none() || of_file.any(|(_, name)| wanted(name))
+            let mut of_file = names.iter().filter(|(of, _)| of == file);
+            !complete || of_file.any(|(_, name)| wanted(name))
         });
         if files.is_empty() {
             return Ok((Vec::new(), None));
@@ -218,7 +289,8 @@ fn run_for(source: &str) -> Result<Vec<Flavour>, String> {
             "once" => {}
             "version" => versions = VERSIONS.map(Some).to_vec(),
             "transport" => transports = TRANSPORTS.map(Some).to_vec(),
-            other => return Err(format!("it cannot be run for `{other}`: version, transport, or once")),
+            "websocket" => transports = WEBSOCKETS.map(Some).to_vec(),
+            other => return Err(format!("it cannot be run for `{other}`: version, transport, websocket, or once")),
         }
     }
     let of_version = |version| transports.iter().map(move |&transport| Flavour { version, transport });
@@ -267,6 +339,7 @@ mod tests {
         assert_eq!(names("-- TLS.\n-- run for: version\nreturn {}\n"), ["5", "3.1.1"]);
         assert_eq!(names("-- run for: once\n"), [""]);
         assert_eq!(names("-- run for: transport\n"), ["tcp", "tls"]);
+        assert_eq!(names("-- run for: version, websocket\n"), ["5 ws", "5 wss", "3.1.1 ws", "3.1.1 wss"]);
         assert_eq!(names("local x\n-- run for: once\n").len(), 4, "not at the head");
         assert!(run_for("-- run for: fun\n").unwrap_err().contains("`fun`"));
     }
@@ -278,6 +351,14 @@ mod tests {
             case_name(flavour, "conformance/mqtt/publish_test.lua", "[MQTT-3.3.4-1] acknowledged"),
             "5 tls     publish: [MQTT-3.3.4-1] acknowledged"
         );
+    }
+
+    #[test]
+    fn an_address_names_its_transport() {
+        assert_eq!(transport_of("mqtt://user:word@host:1884"), Ok("tcp"));
+        assert_eq!(transport_of("mqtts://host"), Ok("tls"));
+        assert_eq!(transport_of("ws://host/mqtt"), Ok("ws"));
+        assert!(transport_of("http://host").unwrap_err().contains("`http`"));
     }
 
     #[test]
