@@ -1,9 +1,11 @@
 //! Every example runs by itself, ends, and prints what is written down in `examples/expected/NAME.txt` (or at its own
-//! head, in `-- expect:` lines).
+//! head, in `-- expect:` lines). One that takes a broker from MQTT_URL prints the same through Mosquitto, by TLS; but
+//! for those that say with which broker they talk.
 
 use std::time::Duration;
 
 use super::{Context, Setting, Suite};
+use crate::server::mosquitto;
 use crate::transcript::Transcript;
 
 /// Every example does what it says.
@@ -12,24 +14,57 @@ pub const SUITE: Suite = Suite {
     about: "every script of examples/ runs by itself and prints what is expected",
     needs: &[],
     time_max: Duration::from_secs(10 * 60),
-    cases: |setting| setting.files("examples", ".lua"),
+    cases,
     run,
 };
 
 /// An example is something one watches.
 const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(60);
 
+fn cases(setting: &Setting) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    for script in setting.files("examples", ".lua")? {
+        let through_broker = takes_broker(setting, &script)?;
+        names.push(script.clone());
+        names.extend(through_broker.then(|| through_mosquitto(&script)));
+    }
+    Ok(names)
+}
+
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     for script in context.setting.files("examples", ".lua")? {
-        context.case(&script, |context| run_example(context, &script).into());
+        context.case(&script, |context| run_example(context, &script, &[]).into());
+        if takes_broker(context.setting, &script)? {
+            context.case(&through_mosquitto(&script), |context| {
+                let (port, ca) = match context.server(&mosquitto::KIND) {
+                    Ok((server, certificates)) => {
+                        (server.port("tls").unwrap_or_default(), certificates.certificate("ca"))
+                    }
+                    Err(outcome) => return outcome,
+                };
+                let url = format!("mqtts://localhost:{port}");
+                let environment = [("MQTT_URL", url), ("MQTT_CA", ca.display().to_string())];
+                run_example(context, &script, &environment).into()
+            });
+        }
     }
     Ok(())
 }
 
-fn run_example(context: &Context<'_>, script: &str) -> Result<(), String> {
+fn through_mosquitto(script: &str) -> String {
+    format!("{script} through Mosquitto")
+}
+
+/// Whether a script takes a broker, and prints the same whichever that is.
+fn takes_broker(setting: &Setting, script: &str) -> Result<bool, String> {
+    let takes = setting.read(script)?.contains("getenv(\"MQTT_URL\")");
+    Ok(takes && !transcript_of(setting, script)?.lines.iter().any(|line| line.contains("MQTT_URL")))
+}
+
+fn run_example(context: &Context<'_>, script: &str, environment: &[(&str, String)]) -> Result<(), String> {
     let transcript = transcript_of(context.setting, script)?;
     let mut command = context.setting.moonwire();
-    command.arg(script).args(&transcript.arguments);
+    command.arg(script).args(&transcript.arguments).envs(environment.iter().cloned());
     let finished = context.succeed(command, EXAMPLE_TIME_MAX)?;
     transcript.compare(&finished.stdout).map_err(|difference| format!("{difference}\n{}", finished.summary()))
 }
@@ -63,5 +98,18 @@ mod tests {
         write("examples/expected/a.txt", "$ moonwire examples/a.lua --loud\none\n");
         let transcript = transcript_of(&setting, "examples/a.lua").unwrap();
         assert_eq!((transcript.arguments, transcript.lines), (vec!["--loud".to_owned()], vec!["one".to_owned()]));
+    }
+
+    #[test]
+    fn a_script_that_takes_a_broker_and_does_not_speak_of_it_is_run_through_mosquitto() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("examples")).unwrap();
+        let setting = setting(folder.path(), None);
+        let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+        write("examples/a.lua", "-- expect: 1\nlocal url = os.getenv(\"MQTT_URL\")\n");
+        write("examples/b.lua", "-- expect: MQTT_URL is not set\nlocal url = os.getenv(\"MQTT_URL\")\n");
+        write("examples/c.lua", "-- expect: 1\nprint(1)\n");
+        let names = ["examples/a.lua", "examples/a.lua through Mosquitto", "examples/b.lua", "examples/c.lua"];
+        assert_eq!(cases(&setting).unwrap(), names);
     }
 }
