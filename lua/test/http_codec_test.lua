@@ -376,6 +376,7 @@ local headers = {
     test.equal({ found:at(4) }, { "X-one", "2" })
     test.equal({ found:at(5) }, {})
     test.equal({ found:at(0) }, {})
+    test.equal({ found:at(math.mininteger) }, {})
   end,
 
   ["cookies are no list"] = function()

@@ -516,6 +516,20 @@ local bodies = {
     test.equal(peer:is_closed(), true)
   end,
 
+  ["a body that nobody reads cannot hold a connection for ever"] = function()
+    local one = new({ body_timeout = 10 })
+    one:post("/ignore", function(_, response) response:send("ignored") end)
+    local peer = connect(one)
+    local head = "POST /ignore HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n"
+    test.equal(peer:ask(head).body, "ignored")
+    local began = cosocket.now()
+    cosocket.spawn(function()
+      while peer.stream:write("x") and peer.stream:flush() do cosocket.sleep(5) end
+    end)
+    test.equal(peer:is_closed(), true)
+    test.near(cosocket.now() - began, 10, 1)
+  end,
+
   ["a client that goes away in the middle of its body is an error for the handler only"] = function()
     local one, seen = new(), nil
     one:post("/see", function(request)

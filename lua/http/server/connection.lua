@@ -176,7 +176,7 @@ end
 local function dispatch(server, request, response)
   local handler, parameters, allow = server.routes:find(request.method, request.path)
   if handler then
-    request.params = parameters
+    if parameters then request.params = parameters end
     return handler(request, response)
   end
   if server.handler then return server.handler(request, response) end
@@ -274,7 +274,7 @@ function Connection:answer(method, target, minor, headers, length, flags)
   self.reader = nil
   if not reader.ended and self.keep_alive then
     -- Chunks may turn out to be more than we would drop.
-    self.keep_alive = reader:discard(DISCARD_MAX) == true
+    self.keep_alive = deadline(options.body_timeout, reader.discard, reader, DISCARD_MAX) == true
   end
   if not reader.ended then self:linger() end
   return self.keep_alive

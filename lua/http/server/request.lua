@@ -5,6 +5,8 @@ local cosocket = require("cosocket")
 local json = require("json")
 local url = require("url")
 
+--- Set in the flags of a request of HTTP/1.0, besides the codec's.
+local OLD = 1 << 16
 --- Most names and values of a form.
 local FORM_MAX = 1000
 
@@ -37,7 +39,7 @@ local LAZY = {
   end,
   peer = function(self) return self.connection.stream:peer_address() end,
   tls = function(self) return self.connection.stream:tls_info() end,
-  version = function(self) return self.minor == 0 and "1.0" or "1.1" end,
+  version = function(self) return self.flags & OLD ~= 0 and "1.0" or "1.1" end,
   trailers = function(self) return self.reader and self.reader.trailers end,
 }
 
@@ -165,10 +167,14 @@ end
 function Request:upgrade(protocol, headers)
   if not self:offers(protocol) then
     local text = ("the client does not offer to upgrade to %s"):format(protocol)
-    return nil, cosocket.error("protocol", "http.upgrade", text, { code = 426 })
+    return nil, cosocket.error("protocol", "http.upgrade", text, { code = 426, upgrade = protocol })
   end
   return self.connection:upgrade(self, protocol, headers)
 end
+
+--- The parameters of a route without any; all requests share them.
+---@type table<string, string>
+local NONE = setmetatable({}, { __newindex = function() error("request.params: a route without parameters has none to set", 2) end })
 
 local request = {}
 
@@ -189,17 +195,19 @@ function request.new(connection, method, target, minor, headers, length, flags)
     path = path:match("^[^:]*://[^/]*(.*)$") or path
     if path == "" then path = "/" end
   end
-  return setmetatable({
+  local made = setmetatable({
     connection = connection,
     method = method,
     target = target,
     path = path,
-    query_string = query,
-    minor = minor,
     headers = headers,
     body_length = length,
-    flags = flags,
+    flags = minor == 0 and flags | OLD or flags,
+    params = NONE,
   }, Request)
+  -- Eight fields fit where nine would take twice the room.
+  if query then made.query_string = query end
+  return made
 end
 
 return request

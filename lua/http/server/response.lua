@@ -35,7 +35,7 @@ local ANSWER = {
 ---@field private method string Of the request.
 ---@field private minor integer
 ---@field private framing http.Length?
----@field private broken boolean The other side cannot tell where this response ends.
+---@field private broken boolean? The other side cannot tell where this response ends.
 local Response = {}
 Response.__index = Response
 Response.__name = "http.ServerResponse"
@@ -265,7 +265,8 @@ function Response:fail(err)
   local status = math.type(err.code) == "integer" and err.code or 500
   if status < 400 or status > 599 then status = 500 end
   if status == 500 then return self:error(500) end
-  local headers = status == 426 and { Upgrade = "websocket", Connection = "upgrade" } or nil
+  -- RFC 9110, 15.5.22
+  local headers = status == 426 and err.upgrade and { Upgrade = err.upgrade, Connection = "upgrade" } or nil
   return self:error(status, err.message, headers)
 end
 
@@ -360,7 +361,6 @@ function response.new(connection, method, minor)
     started = false,
     finished = false,
     bytes = 0,
-    broken = false,
   }, Response)
 end
 

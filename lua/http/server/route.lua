@@ -112,9 +112,6 @@ local function match(wanted, given)
   return parameters
 end
 
----@type table<string, string>
-local NONE = setmetatable({}, { __newindex = function() error("a route without parameters has none to set", 2) end })
-
 --- The handler of one route for a method. HEAD is answered by GET, whose body is left out (RFC 9110, 9.3.2).
 ---@param handlers table<string, http.Handler>
 ---@param method string
@@ -127,13 +124,13 @@ end
 ---@param method string
 ---@param path string Still encoded.
 ---@return http.Handler? handler
----@return table<string, string>? parameters
+---@return table<string, string>? parameters Of a pattern that has some.
 ---@return string? allow Without a handler: the methods this path has, as an Allow field; `nil` when there is no such path.
 function Routes:find(method, path)
   local exact = self.exact[path]
   if exact then
     local handler = choose(exact.handlers, method)
-    if handler then return handler, NONE end
+    if handler then return handler end
   end
   local given
   local allowed = exact and { exact.handlers } or nil

@@ -84,15 +84,14 @@ fn from_table(lua: &Lua, table: &Table) -> mlua::Result<Result<Headers, Fault>> 
         }
     }
     let mut named = Vec::new();
-    for entry in table.pairs::<Value, Value>() {
-        match entry? {
-            (Value::String(name), value) => named.push((name.as_bytes().to_vec(), name, value)),
-            (Value::Integer(_), _) => {}
-            (other, _) => {
-                return Err(misuse(lua, &format!("headers: a name must be a string, not {}", other.type_name())));
-            }
+    table.for_each::<Value, Value>(|name, value| match name {
+        Value::String(name) => {
+            named.push((name.as_bytes().to_vec(), name, value));
+            Ok(())
         }
-    }
+        Value::Integer(_) => Ok(()),
+        other => Err(misuse(lua, &format!("headers: a name must be a string, not {}", other.type_name()))),
+    })?;
     named.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     for (_, name, value) in named {
         let outcome = match value {
@@ -177,7 +176,8 @@ impl UserData for Headers {
             Ok(list)
         });
         methods.add_method("at", |lua, this, index: i64| {
-            let Some((name, value)) = usize::try_from(index - 1).ok().and_then(|index| this.at(index)) else {
+            let Some((name, value)) = usize::try_from(index).ok().and_then(|index| this.at(index.checked_sub(1)?))
+            else {
                 return Ok((None, None));
             };
             Ok((Some(lua.create_string(name)?), Some(lua.create_string(value)?)))
