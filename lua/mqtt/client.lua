@@ -9,6 +9,7 @@ local cosocket = require("cosocket")
 local deliveries = require("mqtt.delivery")
 local gates = require("mqtt.gate")
 local log = require("log").new("mqtt")
+local opening = require("mqtt.opening")
 local publishing = require("mqtt.client.publishing")
 local sessions = require("mqtt.session")
 local subscribing = require("mqtt.client.subscribing")
@@ -417,7 +418,7 @@ function client.start(self, wait)
         if not self.stream then self:lose(cosocket.error("closed", "mqtt", "this client never connected")) end
       end,
     })
-    local ok, err = connection.open(self)
+    local ok, err = opening.open(self)
     if not ok then return nil, err end
   end
   cosocket.spawn(("mqtt %s"):format(self.session.client_id), connection.own, self)

@@ -1,7 +1,7 @@
 --- Asking others and answering them, and proving again who one is: methods of `mqtt.Client`.
 
-local connection = require("mqtt.connection")
 local cosocket = require("cosocket")
+local opening = require("mqtt.opening")
 local requests = require("mqtt.request")
 
 local now = cosocket.now
@@ -54,7 +54,7 @@ function Client:reauthenticate()
   local authentication = self.options.authentication
   if not authentication then error("reauthenticate: mqtt.connect was given no authentication", 2) end
   if not self.stream then return nil, cosocket.error("closed", "mqtt.authenticate", "there is no connection") end
-  local data, err = connection.secret("authentication.data", authentication.data)
+  local data, err = opening.secret("authentication.data", authentication.data)
   if err then return nil, err end
   local ok
   ok, err = self.session:authenticate(data, now(), true)
