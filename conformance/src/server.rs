@@ -3,6 +3,7 @@
 
 pub mod mosquitto;
 pub mod postfix;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -4,6 +4,7 @@ mod cargo;
 mod check;
 mod docs;
 mod examples;
+mod http;
 mod http_server;
 mod lint;
 mod lua;
@@ -55,6 +56,7 @@ pub const SUITES: &[Suite] = &[
     mqtt_restart::SUITE,
     smtp::SUITE,
     websocket::SUITE,
+    http::SUITE,
     http_server::SUITE,
     lint::SUITE,
     cargo::SUITE,

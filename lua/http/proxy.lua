@@ -4,6 +4,8 @@
 local base64 = require("base64")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
+local crypto = require("crypto")
+local hex = require("hex")
 local url = require("url")
 
 --- Bytes of a proxy's answer to CONNECT.
@@ -30,6 +32,15 @@ local PORTS = { http = 80, https = 443, socks5 = 1080, socks5h = 1080 }
 
 local proxy = {}
 
+--- What stands for credentials in a key: who has others must not get a tunnel that was opened with these.
+---@param username string?
+---@param password string?
+---@return string
+local function id_of(username, password)
+  if not username then return "" end
+  return hex.encode(crypto.sha256(("%d:%s%s"):format(#username, username, password or "")):sub(1, 16))
+end
+
 --- Takes a proxy's URL apart. Without a scheme it is an HTTP proxy.
 ---@param text string
 ---@return http.Proxy? proxy
@@ -55,7 +66,7 @@ function proxy.parse(text)
     port = port,
     username = username,
     password = password,
-    key = ("%s://%s@%s:%d"):format(scheme, username or "", parsed.host, port),
+    key = ("%s://%s@%s:%d"):format(scheme, id_of(username, password), parsed.host, port),
   }
   if username and made.scheme ~= "socks5" then
     made.authorization = "Basic " .. base64.encode(username .. ":" .. (password or ""))

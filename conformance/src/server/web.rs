@@ -1,0 +1,141 @@
+//! What the HTTP client is proved against: nginx, Apache httpd, proxies, and servers of our own in Python that are odd,
+//! strict or about to die.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Kind;
+use crate::process;
+use crate::tools::{Tool, find};
+
+const NGINX: Tool = Tool::of_package("nginx", "nginx-light");
+const APACHE: Tool = Tool::of_package("apache2", "apache2");
+const PROXY: Tool = Tool::of_package("tinyproxy", "tinyproxy");
+const SOCKS: Tool = Tool::of_package("microsocks", "microsocks");
+const OPENSSL: Tool = Tool::of_package("openssl", "openssl");
+const PYTHON: Tool = Tool::of_package("/usr/bin/python3", "python3");
+/// The package brings no program: its first file stands for it.
+const H11: Tool = Tool::of_package("/usr/lib/python3/dist-packages/h11/__init__.py", "python3-h11");
+
+/// The user that servers and proxies with a login know.
+pub const USER: &str = "moonwire";
+/// That user's password.
+pub const PASSWORD: &str = "correct-horse";
+
+/// All of them, as one.
+pub const KIND: Kind = Kind {
+    name: "web",
+    needs: &[NGINX, APACHE, PROXY, SOCKS, OPENSSL, PYTHON, H11],
+    version,
+    listeners: &[
+        "nginx",
+        "tls",
+        "mutual",
+        "expired",
+        "wrong_name",
+        "self_signed",
+        "chain",
+        "tls11",
+        "apache",
+        "proxy",
+        "socks",
+        "socks_password",
+        "odd",
+        "strict",
+        "large",
+    ],
+    prepare,
+    commands,
+    port_taken: "already in use",
+};
+
+/// nginx's: "nginx version: nginx/1.22.1".
+fn version() -> Result<String, String> {
+    let mut command = Command::new(find(NGINX.program).ok_or("nginx is not installed")?);
+    command.arg("-v");
+    let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    let version = said.split("nginx/").nth(1).and_then(|rest| rest.split_whitespace().next());
+    version.map(str::to_owned).ok_or_else(|| format!("nginx does not say its version: {}", finished.summary()))
+}
+
+/// Makes a self-signed certificate, and one of an authority below an authority whose chain is sent in the wrong order.
+const CERTIFICATES: &str = r#"
+set -e
+alt='subjectAltName=DNS:localhost,IP:127.0.0.1'
+new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "$@" 2>/dev/null; }
+new -x509 -keyout self.key -out self.pem -subj /CN=localhost -addext "$alt" -addext basicConstraints=critical,CA:FALSE
+new -x509 -keyout root.key -out root.pem -subj '/CN=chain root'
+new -keyout middle.key -out middle.csr -subj '/CN=chain middle'
+printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign' > middle.ext
+openssl x509 -req -in middle.csr -CA root.pem -CAkey root.key -CAcreateserial -days 2 -extfile middle.ext -out middle.pem 2>/dev/null
+new -keyout leaf.key -out leaf.csr -subj /CN=localhost
+printf '%s\n' "$alt" > leaf.ext
+openssl x509 -req -in leaf.csr -CA middle.pem -CAkey middle.key -CAcreateserial -days 2 -extfile leaf.ext -out leaf.pem 2>/dev/null
+cat leaf.pem root.pem middle.pem > chain.pem
+printf 'moonwire:%s\n' "$(openssl passwd -apr1 correct-horse)" > passwords
+printf 'moonwire:digest:%s\n' "$(printf 'moonwire:digest:correct-horse' | openssl md5 -r | cut -d' ' -f1)" > digest
+"#;
+
+fn prepare(folder: &Path) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("web: {}: {error}", folder.display());
+    let www = folder.join("www");
+    fs::create_dir_all(&www).map_err(wrong)?;
+    fs::create_dir_all(folder.join("state")).map_err(wrong)?;
+    let page = "<p>a page that compresses well</p>\n".repeat(5000);
+    fs::write(www.join("page.html"), page).map_err(wrong)?;
+    fs::write(www.join("small.txt"), "small\n").map_err(wrong)?;
+    let mut command = Command::new("sh");
+    command.args(["-c", CERTIFICATES]).current_dir(folder);
+    let finished = process::run(command, Duration::from_secs(60), |_, _| {})?;
+    if finished.succeeded() { Ok(()) } else { Err(format!("openssl: {}", finished.summary())) }
+}
+
+fn commands(folder: &Path) -> Vec<Command> {
+    let text = fs::read_to_string(folder.join("ports.txt")).unwrap_or_default();
+    let ports: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let port = |name: &str| ports.get(name).copied().unwrap_or("0");
+    let program = |tool: Tool| Command::new(find(tool.program).unwrap_or_else(|| tool.program.into()));
+    let python = |name: &str| {
+        // What dies is started again.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap 'kill $!; exit' TERM; while :; do \"$@\" & wait $!; done", "sh", PYTHON.program]);
+        command.arg(folder.join("servers.py")).args([name, port(name)]).arg(folder.join("state"));
+        command
+    };
+    let mut nginx = program(NGINX);
+    nginx.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
+    let mut apache = program(APACHE);
+    apache.arg("-D").arg("FOREGROUND").arg("-f").arg(folder.join("apache.conf"));
+    let mut proxy = program(PROXY);
+    proxy.arg("-d").arg("-c").arg(folder.join("tinyproxy.conf"));
+    let mut socks = program(SOCKS);
+    socks.args(["-i", "127.0.0.1", "-p", port("socks")]);
+    let mut socks_password = program(SOCKS);
+    socks_password.args(["-i", "127.0.0.1", "-p", port("socks_password"), "-u", USER, "-P", PASSWORD]);
+    let mut tls11 = program(OPENSSL);
+    tls11.args(["s_server", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0", "-www", "-quiet", "-accept"]);
+    tls11.arg(format!("127.0.0.1:{}", port("tls11")));
+    tls11.arg("-cert").arg(folder.join("self.pem")).arg("-key").arg(folder.join("self.key"));
+    vec![nginx, apache, proxy, socks, socks_password, tls11, python("odd"), python("strict"), python("large")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listener_is_in_its_configuration() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(KIND.name);
+        let mut all = String::new();
+        for entry in folder.read_dir().unwrap() {
+            all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        for listener in KIND.listeners {
+            assert!(all.contains(&format!("{{{{{listener}}}}}")), "no listener {listener}");
+        }
+    }
+}
