@@ -107,7 +107,9 @@ function ready.compose(given)
   scan, err = source.scan(from, length)
   if not scan then return nil, err end
   local longest = scan.line_max
-  for line in headers:gmatch("[^\r\n]*") do longest = math.max(longest, #line) end
+  if #headers > LINE_MAX then
+    for line in headers:gmatch("[^\r\n]+") do longest = math.max(longest, #line) end
+  end
   if longest > LINE_MAX then
     return broken(what, ("a line of %d bytes; SMTP carries at most %d"):format(longest, LINE_MAX))
   elseif scan.nul or headers:find("\0", 1, true) then

@@ -32,6 +32,17 @@ local function broken(message)
   return nil, cosocket.error("protocol", "smtp", message)
 end
 
+--- A line without its enhanced status code (RFC 2034, 4), and that code. It begins as the reply's own code does.
+---@param line string
+---@param first integer
+---@return string
+---@return string?
+local function without_status(line, first)
+  if line:byte() ~= first then return line end
+  local status, rest = line:match("^([245]%.%d%d?%d?%.%d%d?%d?)%f[%s%z]%s*(.*)$")
+  return rest or line, status
+end
+
 --- Takes the lines of a reply; answers it when it is whole.
 ---@param input cosocket.Buffer
 ---@return smtp.Reply? reply
@@ -47,36 +58,40 @@ function Parser:next(input)
     elseif #line > self.line_max then
       return nil, cosocket.error("limit", "smtp", ("the server sent a line of %d bytes, more than %d (line_max)"):format(#line, self.line_max))
     end
-    local code, separator, text = line:match("^([2-5][0-5]%d)([ -]?)(.*)$")
-    if not code or separator == "" and text ~= "" then
+    local first, second, third, separator = line:byte(1, 4)
+    -- A digit from 2 to 5, one from 0 to 5, any digit (section 4.2); then a space, a hyphen, or nothing.
+    local is_code = third and first >= 0x32 and first <= 0x35 and second >= 0x30 and second <= 0x35
+      and third >= 0x30 and third <= 0x39
+    if not is_code or separator and separator ~= 0x20 and separator ~= 0x2d then
       return broken(("%q is not a line of an SMTP server"):format(line:sub(1, 80)))
-    elseif self.code and code ~= self.code then
+    end
+    local code = line:sub(1, 3)
+    if self.code and code ~= self.code then
       return broken(("a reply of %s goes on with %s"):format(self.code, code))
     end
     self.code = code
+    local text = line:sub(5)
+    if text:find("%c") then text = text:gsub("%c", "?") end
     local lines = self.lines
-    lines[#lines + 1] = text:gsub("%c", "?")
-    if separator ~= "-" then
+    lines[#lines + 1] = text
+    if separator ~= 0x2d then
       self.code, self.lines = nil, {}
-      local words, status = {}, nil
-      for i, one in ipairs(lines) do
-        local enhanced, rest = one:match("^([245]%.%d%d?%d?%.%d%d?%d?)%f[%s%z]%s*(.*)$")
-        if enhanced and enhanced:byte() == code:byte() then
-          status, one = status or enhanced, rest
+      local status
+      if #lines == 1 then
+        text, status = without_status(text, first)
+      else
+        local words, found = {}, nil
+        for at, one in ipairs(lines) do
+          words[at], found = without_status(one, first)
+          status = status or found
         end
-        words[i] = one
+        text = table.concat(words, " ")
       end
-      return { code = math.tointeger(tonumber(code)), status = status, lines = lines, text = table.concat(words, " ") }
+      return { code = math.tointeger(tonumber(code)), status = status, lines = lines, text = text }
     elseif #lines >= self.lines_max then
       return nil, cosocket.error("limit", "smtp", ("a reply of more than %d lines (lines_max)"):format(self.lines_max))
     end
   end
-end
-
---- Whether the beginning of a reply has come.
----@return boolean
-function Parser:is_within()
-  return self.code ~= nil
 end
 
 ---@param line_max? integer
