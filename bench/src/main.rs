@@ -15,6 +15,7 @@ mod rows;
 mod servers;
 mod stats;
 mod tls;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Result;
-use crate::{load, machine, mail, servers, tls};
+use crate::{load, machine, mail, servers, tls, web};
 
 /// The `name=value` words of a command line.
 struct Words(HashMap<String, String>);
@@ -48,6 +48,11 @@ pub fn play(mut words: impl Iterator<Item = String>) -> Result<()> {
         "tls-server" => servers::handshakes(port, tls::server(words.text("cert")?, words.text("key")?)?),
         "mail-server" => mail::serve(port),
         "smtp" => mail::send(port, words.number("n")?, words.text("mode")? == "reuse", words.number("size")?),
+        "ws-server" => web::serve(port),
+        "ws" => {
+            let (count, size, window) = (words.number("n")?, words.number("size")?, words.number("window")?);
+            web::send(port, count, size, words.text("kind")? == "text", window)
+        }
         "tlshs" => load::handshakes(port, words.number("n")?),
         "load" => {
             let seconds = Duration::from_secs_f64(words.number("secs")?);

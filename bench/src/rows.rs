@@ -106,6 +106,8 @@ pub enum Row {
     Tls,
     /// Messages to a mail server.
     Smtp,
+    /// Messages to a WebSocket server that echoes them.
+    Ws,
 }
 
 impl fmt::Display for Row {
@@ -117,13 +119,14 @@ impl fmt::Display for Row {
             Row::Hello => "hello",
             Row::Tls => "tls",
             Row::Smtp => "smtp",
+            Row::Ws => "ws",
         })
     }
 }
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 6] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp];
+    pub const ALL: [Row; 7] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp, Row::Ws];
 
     /// The row's lines of the table.
     pub fn metrics(self) -> &'static [Metric] {
@@ -147,6 +150,10 @@ impl Row {
                 Metric { name: "smtp, one connection", unit: "messages/s", claim: RatioAtLeast(1.0) },
                 Metric { name: "smtp, one each", unit: "messages/s", claim: RatioAtLeast(0.85) },
             ],
+            Row::Ws => &[
+                Metric { name: "ws, 32 B", unit: "messages/s", claim: RatioAtLeast(0.75) },
+                Metric { name: "ws, 64 KiB", unit: "messages/s", claim: RatioAtLeast(0.75) },
+            ],
         }
     }
 
@@ -159,6 +166,10 @@ impl Row {
             Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
             Row::Tls => Ok(vec![bench.handshakes(side)?]),
             Row::Smtp => ["reuse", "new"].map(|mode| bench.mail(side, mode)).into_iter().collect(),
+            Row::Ws => [(200_000, 32, "text", 32), (10_000, 65_536, "binary", 2)]
+                .map(|case| bench.web(side, case))
+                .into_iter()
+                .collect(),
         }
     }
 }
@@ -289,6 +300,18 @@ impl Bench {
         let mut client = self.side(side, "smtp");
         let words = [format!("port={port}"), format!("n={MESSAGES}"), format!("mode={mode}"), "size=1000".to_owned()];
         let done = Running::client(client.args(words))?.done()?;
+        Ok((done.n / done.secs).into())
+    }
+
+    /// Messages a second that go to a WebSocket server and back: how many, of how many bytes, of which kind, and how
+    /// many under way.
+    fn web(&self, side: Side, (count, size, kind, window): (usize, usize, &str, usize)) -> Result<Measured> {
+        let port = free_port()?;
+        let mut server = self.role("ws-server");
+        let _server = Running::server(server.arg(format!("port={port}")), port)?;
+        let mut client = self.side(side, "ws");
+        client.args([format!("port={port}"), format!("n={count}"), format!("size={size}")]);
+        let done = Running::client(client.args([format!("kind={kind}"), format!("window={window}")]))?.done()?;
         Ok((done.n / done.secs).into())
     }
 
