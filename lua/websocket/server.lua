@@ -19,7 +19,7 @@ local CONNECTIONS_MAX = 10000
 local HEAD_MAX = 16384
 --- A handshake leaves more garbage than its connection needs memory. It is collected when so many connections, or this
 --- share of all that are open, have come since the last time.
-local TIDY_LEAST, TIDY_SHARE = 64, 1 / 32
+local TIDY_LEAST, TIDY_SHARE = 32, 1 / 64
 --- Seconds after which accepting is tried again when the system has no more descriptors.
 local RETRY = 0.1
 
@@ -227,7 +227,8 @@ local function admit(self, stream, seconds)
   end
   self.connections[made] = true
   tidy(self)
-  cosocket.spawn("websocket connection", serve, made, self.handler, self.wants_request and request or nil)
+  -- Without a name, which would cost memory for as long as the connection lives.
+  cosocket.spawn(serve, made, self.handler, self.wants_request and request or nil)
 end
 
 ---@async
