@@ -107,7 +107,8 @@ function target.route(to, settings, through)
   end
   local unix = settings.unix
   local proxy = not unix and not settings.connect and proxies.choose(through, to.secure and "https" or "http", to.host, to.port) or nil
-  local forward = proxy ~= nil and not to.secure and proxy.scheme ~= "socks5"
+  -- WebSocket goes through a tunnel (RFC 6455, 4.1): a proxy that forwards would take the upgrade for its own.
+  local forward = proxy ~= nil and not to.secure and proxy.scheme ~= "socks5" and to.url.scheme ~= "ws"
   local key
   if forward then
     key = "via " .. proxy.key

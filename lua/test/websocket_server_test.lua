@@ -281,6 +281,32 @@ return {
     server:stop(1)
   end,
 
+  ["a proxy is asked for a tunnel"] = function()
+    local server <close>, address = listen()
+    local proxy <close> = assert(cosocket.listen("tcp://127.0.0.1:0"))
+    local asked
+    local task = cosocket.spawn(function()
+      local near <close> = assert(proxy:accept())
+      asked = near:read_until("\r\n\r\n")
+      local far <close> = assert(cosocket.connect("tcp://" .. server:address()))
+      near:write("HTTP/1.1 200 OK\r\n\r\n")
+      local function pass(from, to)
+        for bytes in function() return from:read() end do to:write(bytes) end
+        to:shutdown("write")
+      end
+      cosocket.group(function()
+        cosocket.spawn(pass, near, far)
+        cosocket.spawn(pass, far, near)
+      end)
+    end)
+    local connection = assert(websocket.connect(address, { proxy = "http://" .. proxy:local_address() }))
+    assert(connection:send("through"))
+    test.equal(connection:receive(), "through")
+    connection:close()
+    task:join()
+    test.matches(asked, "^CONNECT " .. server:address():gsub("%p", "%%%0") .. " HTTP/1.1\r\n")
+  end,
+
   ["MQTT runs over it"] = function()
     local broker = assert(require("mqtt.broker").listen("ws://127.0.0.1:0"))
     local client = assert(require("mqtt").connect("ws://" .. broker:address()))
