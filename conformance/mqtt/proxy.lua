@@ -36,22 +36,23 @@ local function take_packet(buffer)
   end
 end
 
---- What of `data` may pass; `false` ends the connection.
+--- What of `data` may pass, and whether the connection ends then.
 ---@param self proxy.Proxy
 ---@param buffer cosocket.Buffer What of a packet has come before.
 ---@param data string
 ---@param from_client boolean
----@return string|false
+---@return string
+---@return boolean cut
 local function inspected(self, buffer, data, from_client)
   buffer:append(data)
   local passing = {}
   for bytes in take_packet, buffer do
     local packet = assert(codec.decode(cosocket.buffer(bytes), self.version))
     local verdict = self.inspect and self.inspect(packet, from_client)
-    if verdict == "cut" then return false end
+    if verdict == "cut" then return table.concat(passing), true end
     if verdict ~= "drop" then passing[#passing + 1] = bytes end
   end
-  return table.concat(passing)
+  return table.concat(passing), false
 end
 
 ---@async
@@ -65,11 +66,10 @@ local function pump(self, from, to, from_client)
     local data = from:read()
     if not data then break end
     if from_client then self.sent:try_put(data) end
-    local passing = data
-    if self.inspect then passing = inspected(self, buffer, data, from_client) end
-    if not passing then break end
+    local passing, cut = data, false
+    if self.inspect then passing, cut = inspected(self, buffer, data, from_client) end
     -- What is read while frozen is lost, as on a network that drops everything.
-    if not self.frozen and passing ~= "" and not to:write(passing) then break end
+    if not self.frozen and passing ~= "" and not to:write(passing) or cut then break end
   end
   to:close()
   from:close()

@@ -372,6 +372,9 @@ function Outgoing:acknowledged(packet, now)
     end
   elseif not ticket or ticket.state ~= "released" then
     return unknown(packet)
+  elseif packet.reason_code == reason.packet_identifier_not_found and ticket.counted == false then
+    -- To a PUBREL that is sent again: the first one had arrived, and the PUBCOMP was lost. No error (3.7.2.1).
+    packet.reason_code = 0
   end
   if ticket.counted ~= false then self.in_flight = self.in_flight - 1 end
   packet.ticket = ticket

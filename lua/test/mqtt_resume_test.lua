@@ -169,6 +169,21 @@ return {
     test.equal(said(client), { "pubrel 2", "dup 3 3" })
   end,
 
+  ["a message whose PUBCOMP was lost is delivered, though the server knows its identifier no more"] = function()
+    local client = connected()
+    local ticket = client:publish("t", "a", 2, false, nil, 0)
+    hear(client, { type = "pubrec", packet_id = 1 })
+    client:disconnected()
+    connect(client, RESUMED)
+    test.equal(said(client), { "pubrel 1" })
+    hear(client, { type = "pubcomp", packet_id = 1, reason_code = 0x92 })
+    test.equal(ticket:wait(), 0)
+    -- At any other time it means that the server has forgotten.
+    ticket = client:publish("t", "b", 2, false, nil, 0)
+    hear(client, { type = "pubrec", packet_id = 2 }, { type = "pubcomp", packet_id = 2, reason_code = 0x92 })
+    test.equal(test.fails("refused", ticket:wait()).code, 0x92)
+  end,
+
   ["a connection that is lost while it resends changes nothing of the order"] = function()
     local client = connected()
     for i = 1, 4 do client:publish("t", tostring(i), 1, false, nil, 0) end
