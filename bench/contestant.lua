@@ -12,6 +12,8 @@
 --   moonwire bench/contestant.lua wsecho port=P              says WebSocket messages back, for idle ones
 --   moonwire bench/contestant.lua ws port=P n=N size=S kind=text|binary window=W
 --                                                            N messages of S bytes to a server that says them back, W under way
+--   moonwire bench/contestant.lua http port=P n=N conc=C     N GETs over C connections (url=U for any server)
+--   moonwire bench/contestant.lua httpstream port=P          a body of 256 MiB, counted piece by piece
 --
 -- A client prints one line of JSON: how many, in how many seconds, how many bytes.
 
@@ -156,6 +158,43 @@ function rows.ws()
   end
   tell(count, started, count * #message)
   connection:close()
+end
+
+--- Another harness names the server by its URL.
+local function http_url(path)
+  return options.url or ("%s://localhost:%s%s"):format(options.tls and "https" or "http", options.port, path)
+end
+
+function rows.http()
+  local count, concurrency, url = tonumber(options.n), tonumber(options.conc), http_url("/")
+  local client = require("http").client({
+    connections_max = concurrency,
+    idle_max = concurrency,
+    tls = { insecure = true },
+  })
+  local left, bytes = count, 0
+  local function all(work)
+    local tasks = {}
+    for i = 1, concurrency do tasks[i] = cosocket.spawn(work) end
+    for _, task in ipairs(tasks) do task:join() end
+  end
+  all(function() assert(client:get(url)) end)
+  local started = cosocket.now()
+  all(function()
+    while left > 0 do
+      left = left - 1
+      bytes = bytes + #assert(client:get(url)).body
+    end
+  end)
+  tell(count, started, bytes)
+end
+
+function rows.httpstream()
+  local client = require("http").client({ tls = { insecure = true } })
+  if options.port then assert(client:get(http_url("/"))) end
+  local started, bytes = cosocket.now(), 0
+  for piece in assert(client:get(http_url("/stream"), { stream = true })):chunks() do bytes = bytes + #piece end
+  tell(bytes, started, bytes)
 end
 
 rows[row]()

@@ -6,6 +6,7 @@
 //! that misses its claim says so in the table and the exit status stays 0.
 
 mod child;
+mod http;
 mod load;
 mod machine;
 mod mail;

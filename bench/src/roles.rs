@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Result;
-use crate::{load, machine, mail, servers, tls, web};
+use crate::{http, load, machine, mail, servers, tls, web};
 
 /// The `name=value` words of a command line.
 struct Words(HashMap<String, String>);
@@ -48,6 +48,12 @@ pub fn play(mut words: impl Iterator<Item = String>) -> Result<()> {
         "tls-server" => servers::handshakes(port, tls::server(words.text("cert")?, words.text("key")?)?),
         "mail-server" => mail::serve(port),
         "smtp" => mail::send(port, words.number("n")?, words.text("mode")? == "reuse", words.number("size")?),
+        "http-server" if words.has("cert") => {
+            http::serve(port, Some(tls::server(words.text("cert")?, words.text("key")?)?))
+        }
+        "http-server" => http::serve(port, None),
+        "http" => http::ask(port, words.number("n")?, words.number("conc")?, words.has("tls")),
+        "httpstream" => http::fetch(port, words.has("tls")),
         "ws-server" => web::serve(port),
         "ws" => {
             let (count, size, window) = (words.number("n")?, words.number("size")?, words.number("window")?);

@@ -28,6 +28,9 @@ const HANDSHAKES: usize = 2000;
 /// Messages of one run of the row `smtp`.
 const MESSAGES: usize = 2000;
 
+/// GETs of one run with one in flight.
+const GETS: usize = 10_000;
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -108,6 +111,11 @@ pub enum Row {
     Smtp,
     /// Messages to a WebSocket server that echoes them.
     Ws,
+    /// GETs, one and many in flight.
+    Http,
+    /// A large body, piece by piece.
+    #[value(name = "httpstream")]
+    HttpStream,
 }
 
 impl fmt::Display for Row {
@@ -120,13 +128,16 @@ impl fmt::Display for Row {
             Row::Tls => "tls",
             Row::Smtp => "smtp",
             Row::Ws => "ws",
+            Row::Http => "http",
+            Row::HttpStream => "httpstream",
         })
     }
 }
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 7] = [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp, Row::Ws];
+    pub const ALL: [Row; 9] =
+        [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp, Row::Ws, Row::Http, Row::HttpStream];
 
     /// The row's lines of the table.
     pub fn metrics(self) -> &'static [Metric] {
@@ -150,6 +161,15 @@ impl Row {
                 Metric { name: "smtp, one connection", unit: "messages/s", claim: RatioAtLeast(1.0) },
                 Metric { name: "smtp, one each", unit: "messages/s", claim: RatioAtLeast(0.85) },
             ],
+            Row::Http => &[
+                Metric { name: "http, 1 in flight", unit: "GETs/s", claim: RatioAtLeast(0.85) },
+                Metric { name: "http, 64 in flight", unit: "GETs/s", claim: RatioAtLeast(0.38) },
+                Metric { name: "https, 1 in flight", unit: "GETs/s", claim: RatioAtLeast(0.85) },
+            ],
+            Row::HttpStream => &[
+                Metric { name: "httpstream, plain", unit: "B/s", claim: RatioAtLeast(0.95) },
+                Metric { name: "httpstream, TLS", unit: "B/s", claim: RatioAtLeast(1.0) },
+            ],
             Row::Ws => &[
                 Metric { name: "ws, 32 B", unit: "messages/s", claim: RatioAtLeast(0.75) },
                 Metric { name: "ws, 64 KiB", unit: "messages/s", claim: RatioAtLeast(0.75) },
@@ -166,6 +186,16 @@ impl Row {
             Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
             Row::Tls => Ok(vec![bench.handshakes(side)?]),
             Row::Smtp => ["reuse", "new"].map(|mode| bench.mail(side, mode)).into_iter().collect(),
+            Row::Http => [(1, false), (64, false), (1, true)]
+                .map(|(conc, secure)| {
+                    let count = if conc == 1 { GETS } else { GETS * 4 };
+                    bench.gets(side, "http", &[format!("n={count}"), format!("conc={conc}")], secure)
+                })
+                .into_iter()
+                .collect(),
+            Row::HttpStream => {
+                [false, true].map(|secure| bench.gets(side, "httpstream", &[], secure)).into_iter().collect()
+            }
             Row::Ws => [(200_000, 32, "text", 32), (10_000, 65_536, "binary", 2)]
                 .map(|case| bench.web(side, case))
                 .into_iter()
@@ -312,6 +342,22 @@ impl Bench {
         let mut client = self.side(side, "ws");
         client.args([format!("port={port}"), format!("n={count}"), format!("size={size}")]);
         let done = Running::client(client.args([format!("kind={kind}"), format!("window={window}")]))?.done()?;
+        Ok((done.n / done.secs).into())
+    }
+
+    /// What an HTTP client gets done in a second.
+    fn gets(&self, side: Side, part: &str, words: &[String], secure: bool) -> Result<Measured> {
+        let port = free_port()?;
+        let mut server = self.role("http-server");
+        server.arg(format!("port={port}"));
+        let mut client = self.side(side, part);
+        client.arg(format!("port={port}")).args(words);
+        if secure {
+            server.args(self.identity());
+            client.arg("tls=yes");
+        }
+        let _server = Running::server(&mut server, port)?;
+        let done = Running::client(&mut client)?.done()?;
         Ok((done.n / done.secs).into())
     }
 
