@@ -13,8 +13,6 @@
 --- Requests without a client of their own share one, with its connections.
 
 local clients = require("http.client")
-local cookies = require("http.cookie")
-local uploads = require("http.upload")
 
 local http = {}
 
@@ -48,6 +46,7 @@ end
 ---@return http.Jar? jar
 ---@return cosocket.Error? err `io`, `protocol`
 function http.jar(path)
+  local cookies = require("http.cookie")
   if path then return cookies.open(path) end
   return cookies.jar()
 end
@@ -57,7 +56,7 @@ end
 ---@return http.Upload? body
 ---@return cosocket.Error? err `io`
 function http.file(path)
-  return uploads.open(path)
+  return require("http.upload").open(path)
 end
 
 --- Sends a request and waits for the answer.

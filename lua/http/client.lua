@@ -1,9 +1,7 @@
 --- A client: what requests have in common (connections, defaults, cookies, credentials), and how one request becomes an
 --- answer, over redirects and challenges.
 
-local auths = require("http.auth")
 local codec = require("http.codec")
-local cookies = require("http.cookie")
 local cosocket = require("cosocket")
 local json = require("json")
 local pools = require("http.pool")
@@ -13,6 +11,8 @@ local responses = require("http.response")
 local targets = require("http.target")
 local uploads = require("http.upload")
 local url = require("url")
+
+-- What only some requests need (credentials, cookies, forms with files, downloads) is loaded when it is needed.
 
 local now = cosocket.now
 local HUGE <const> = math.huge
@@ -188,7 +188,7 @@ end
 local function check_common(op, options, level)
   if options.auth then
     if options.auth == true then wrong(op, "auth must be a table or false", level) end
-    auths.check(op, options.auth, level + 1)
+    require("http.auth").check(op, options.auth, level + 1)
   end
   if options.proxy == true then wrong(op, "proxy must be a URL or false", level) end
   if options.user_agent == true then wrong(op, "user_agent must be a string or false", level) end
@@ -270,7 +270,7 @@ function client.new(op, options)
   local through, err = proxies_of(options.proxy)
   if err then wrong(op, err.message, level) end
   local jar = options.cookies
-  if jar == true then jar = cookies.jar() end
+  if jar == true then jar = require("http.cookie").jar() end
   return setmetatable({
     settings = settings,
     inherit = { __index = settings },
@@ -579,7 +579,7 @@ function Client:challenged(call, to, answer)
   local auth = call.auth
   if not auth or call.auth_origin ~= to.origin or (call.headers and call.headers.Authorization) then return false end
   local upload = call.upload
-  local challenges = auths.parse(answer.headers:get_all("WWW-Authenticate"))
+  local challenges = require("http.auth").parse(answer.headers:get_all("WWW-Authenticate"))
   local known = not upload or upload.text ~= nil
   if not auth:challenge(challenges, known) then
     auth:forget()
@@ -758,7 +758,7 @@ function Client:auth_for(origin, options)
   if self.auth_count >= AUTHS_MAX then
     self.auths, self.auth_count = {}, 0
   end
-  known = auths.new(options)
+  known = require("http.auth").new(options)
   self.auths[origin], self.auth_count = known, self.auth_count + 1
   return known
 end
