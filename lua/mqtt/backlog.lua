@@ -11,8 +11,8 @@ local MESSAGE_COST = 200
 ---@field queue_max integer Messages that may wait. Default 10000.
 ---@field queue_bytes_max integer Bytes that may wait. Default 16777216.
 ---@field queue_policy "reject"|"drop_oldest"|"drop_newest" What is done when one more would wait. Default "reject".
----@field private first integer
----@field private last integer
+---@field package first integer
+---@field package last integer
 ---@field private [integer] mqtt.Ticket
 local Backlog = {
   bytes = 0,

@@ -19,6 +19,8 @@ local now = cosocket.now
 
 --- Bytes of received messages that may wait to be taken.
 local RECEIVE_QUEUE_MAX = 1048576
+--- Bytes that may wait to leave before a publishing task waits, too.
+local OUTPUT_MAX = 65536
 --- Bytes that are gathered before they are sent although their task has not parked.
 local CORKED_MAX = 16384
 
@@ -53,6 +55,7 @@ local CORKED_MAX = 16384
 ---@field package clean boolean
 ---@field package fresh boolean? The store knows nothing, and what the server may know is not ours.
 ---@field package stream cosocket.Stream?
+---@field package congested boolean So much waits to leave that who publishes more is to wait.
 ---@field package opening cosocket.Stream? One on which CONNECT is not answered yet.
 ---@field package input cosocket.Buffer?
 ---@field package delivery mqtt.Delivery? Made when something is to be received.
@@ -74,7 +77,7 @@ local CORKED_MAX = 16384
 ---@field private last_identifier integer
 ---@field private requester mqtt.Requester?
 ---@field private authenticated cosocket.Event?
-local Client = { next_server = 1, connections = 0, connected_at = 0, last_identifier = 0, goodbye = false }
+local Client = { congested = false, next_server = 1, connections = 0, connected_at = 0, last_identifier = 0, goodbye = false }
 Client.__index = Client
 Client.__name = "mqtt.Client"
 
@@ -120,6 +123,7 @@ function Client:flush()
   if not stream then return end
   local bytes = #output
   if bytes == 0 then return end
+  self.congested = bytes > OUTPUT_MAX
   -- It is not waited for where that is much, or where the owner waits for something else.
   if bytes >= CORKED_MAX or self.away then stream:try_flush(output) end
   stream:wake()
@@ -363,6 +367,7 @@ local client = {}
 ---@return mqtt.Client
 function client.new(parts)
   local session = sessions.new(parts.session_options)
+  session.reports = false
   local window, journal = session.outgoing, parts.journal
   for _, name in ipairs(LIMITS) do window.backlog[name] = parts.options[name] end
   ---@type mqtt.Client

@@ -176,9 +176,24 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 local function send(outgoing, ticket, properties)
-  local id = outgoing:claim(ticket)
-  if not id then return nil, cosocket.error("limit", "mqtt.publish", "all 65535 packet identifiers are in use") end
-  local ok, err = outgoing:write(ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, id, properties)
+  -- Mostly the next identifier is free, and there are no aliases: that is done here, without a call for each step.
+  local live, id = outgoing.live, outgoing.last_id + 1
+  if id > ID_MAX then id = 1 end
+  if live[id] then
+    id = outgoing:claim(ticket)
+    if not id then return nil, cosocket.error("limit", "mqtt.publish", "all 65535 packet identifiers are in use") end
+  else
+    outgoing.last_id, live[id], ticket.packet_id = id, ticket, id
+  end
+  local ok, err
+  if outgoing.alias_maximum or outgoing.aliases then
+    ok, err = outgoing:write(ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, id, properties)
+  else
+    ok, err = encode_publish(
+      outgoing.output, outgoing.version, ticket.topic, ticket.payload, ticket.qos, ticket.retain, false, id,
+      properties, outgoing.packet_max
+    )
+  end
   if not ok then
     outgoing:release(ticket)
     return nil, err
@@ -208,10 +223,12 @@ function Outgoing:publish(ticket, now)
       local err = self:objection(qos, ticket.retain)
       if err then return nil, err end
     end
-    if qos > 0 and self.in_flight < self.receive_maximum and self.backlog:is_empty() then
+    local backlog = self.backlog
+    if qos > 0 and self.in_flight < self.receive_maximum and backlog.first > backlog.last then
       local ok, err = send(self, ticket, ticket.properties)
       if not ok then return nil, err end
-      ticket.seq = self:next_seq()
+      local seq = self.last_seq + 1
+      self.last_seq, ticket.seq = seq, seq
       if self.journal then record(self, ticket) end
       return true
     end
@@ -345,42 +362,50 @@ end
 ---@param now number
 ---@return mqtt.Ticket? ticket
 ---@return cosocket.Error? err
+---@return boolean? wrote Whether something was said because of it.
 function Outgoing:acknowledged(packet, now)
-  local ticket = self.live[packet.packet_id]
-  if ticket and ticket.type ~= "publish" then ticket = nil end
-  local type = packet.type
+  local id = packet.packet_id
+  local ticket, type = self.live[id], packet.type
   if type == "puback" then
+    -- Requests have no quality of service.
     if not ticket or ticket.qos ~= 1 or ticket.state ~= "sent" then return unknown(packet) end
   elseif type == "pubrec" then
-    if not ticket then
+    if not ticket or ticket.type ~= "publish" then
       -- Nothing is known of it any more: the other side may forget it, too (3.6.2.1).
       local code = self.version == 5 and reason.packet_identifier_not_found or 0
-      encode_ack(self.output, self.version, "pubrel", packet.packet_id, code)
-      return nil
+      encode_ack(self.output, self.version, "pubrel", id, code)
+      return nil, nil, true
     elseif ticket.qos ~= 2 then
       return unknown(packet)
     elseif packet.reason_code < 0x80 then
       -- [MQTT-4.3.3-4]. The other side owns the message now.
       if ticket.state == "sent" then
-        ticket.state, ticket.payload, ticket.properties = "released", "", nil
+        ticket.state, ticket.payload = "released", ""
+        if ticket.properties then ticket.properties = nil end
         if self.journal then self.journal:released(ticket.seq) end
       end
-      encode_ack(self.output, self.version, "pubrel", packet.packet_id)
-      return nil
+      encode_ack(self.output, self.version, "pubrel", id)
+      return nil, nil, true
     elseif ticket.state ~= "sent" then
       return unknown(packet)
     end
   elseif not ticket or ticket.state ~= "released" then
     return unknown(packet)
-  elseif packet.reason_code == reason.packet_identifier_not_found and ticket.counted == false then
+  elseif packet.reason_code == reason.packet_identifier_not_found and ticket.uncounted then
     -- To a PUBREL that is sent again: the first one had arrived, and the PUBCOMP was lost. No error (3.7.2.1).
     packet.reason_code = 0
   end
-  if ticket.counted ~= false then self.in_flight = self.in_flight - 1 end
-  packet.ticket = ticket
-  self:settle(ticket, packet)
-  if not self.backlog:is_empty() then self:advance(now) end
-  return ticket
+  if not ticket.uncounted then self.in_flight = self.in_flight - 1 end
+  if self.journal then
+    self:settle(ticket, packet)
+  else
+    self.live[id], ticket.packet_id = nil, nil
+    ticket:finish(packet)
+  end
+  local backlog = self.backlog
+  if backlog.first > backlog.last then return ticket end
+  self:advance(now)
+  return ticket, nil, true
 end
 
 -- Connections -----------------------------------------------------------------
@@ -403,7 +428,7 @@ function Outgoing:resume(now)
   for _, ticket in ipairs(in_order(self.live)) do
     if ticket.state == "released" then
       -- It takes no room: the window is that of this connection, on which its PUBLISH never was (4.9).
-      ticket.counted = false
+      ticket.uncounted = true
       encode_ack(self.output, self.version, "pubrel", ticket.packet_id)
     elseif ticket.state == "sent" then
       again[#again + 1] = ticket

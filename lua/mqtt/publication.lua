@@ -44,6 +44,11 @@ end
 function publication.check(op, options, level)
   level = level or 3
   local properties
+  -- Most say one thing.
+  if type(options) == "table" and next(options) == "qos" and next(options, "qos") == nil then
+    local qos = options.qos
+    if qos == 0 or qos == 1 or qos == 2 then return qos, false, nil end
+  end
   if type(options) ~= "table" then cosocket.check_options(op, options, OPTIONS, level) end
   for name, value in next, options do
     local wanted = OPTIONS[name]

@@ -80,12 +80,13 @@ local PACKETS = {
 ---@field incoming mqtt.Incoming? What we received and did not acknowledge to the end; made when the first comes.
 ---@field options mqtt.SessionOptions
 ---@field private packet_max integer? Largest packet we take.
+---@field reports boolean Whether answers to messages are events; their tickets know of them without. Default `true`.
 ---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
 ---@field private pong_by number? When the answer to a PINGREQ is due.
 ---@field private paused boolean
 ---@field private topics string[]? What the server's topic aliases stand for on this connection.
-local Session = { deadline = math.huge, state = "idle", clean = true, last_sent = 0, paused = false }
+local Session = { deadline = math.huge, state = "idle", clean = true, reports = true, last_sent = 0, paused = false }
 Session.__index = Session
 
 ---@param op string
@@ -261,22 +262,20 @@ function Session:publish(topic, payload, qos, retain, properties, now, expiry)
     self.last_sent = now
     return true
   end
+  -- Eight fields, so that the table has room for what most will have.
   local ticket = tickets.new({
-    type = "publish",
     topic = topic,
     payload = payload,
     qos = qos or 0,
-    retain = retain,
-    properties = properties,
-    expires_at = expiry and now + expiry or nil,
-    -- Named here, so that the table has room for them from the start.
     state = nil,
     seq = nil,
     packet_id = nil,
     client = nil,
-    event = nil,
     answer = nil,
   })
+  if retain then ticket.retain = true end
+  if properties then ticket.properties = properties end
+  if expiry then ticket.expires_at = now + expiry end
   local ok, err = window:publish(ticket, now)
   if not ok then return nil, err end
   if ticket.state == "sent" then self.last_sent = now end

@@ -20,7 +20,8 @@ local cosocket = require("cosocket")
 ---@field err? cosocket.Error Why none ever will.
 ---@field private event? cosocket.Event Set when it is answered, for who waits.
 ---@field package client? mqtt.Client Who knows how to wait, so that reading goes on meanwhile.
-local Ticket = {}
+-- Most tickets are messages that are not retained: what is so is not said in each, which then needs half the memory.
+local Ticket = { type = "publish", retain = false }
 Ticket.__index = Ticket
 Ticket.__name = "mqtt.Ticket"
 
@@ -36,8 +37,11 @@ end
 ---@return integer? reason_code 0, or 0x10 when the server knows that nobody has subscribed.
 ---@return cosocket.Error? err `refused` with `code`, `limit`, `timeout` when it expired unsent, `closed`
 function Ticket:wait()
-  local answer, err = self:await()
-  if not answer then return nil, err end
+  local answer, err = self.answer, nil
+  if not answer then
+    answer, err = self:await()
+    if not answer then return nil, err end
+  end
   local code = answer.reason_code
   if code < 0x80 then return code end
   return nil, self:refusal("mqtt.publish", "the message", code)
@@ -86,16 +90,19 @@ end
 ---@param answer mqtt.Ack|mqtt.Acks|nil
 ---@param err? cosocket.Error
 function Ticket:finish(answer, err)
-  self.answer, self.err = answer, err
+  self.answer = answer
+  if err then self.err = err end
   -- Nobody needs these any more, and the ticket may be kept for long.
-  self.payload, self.properties, self.packet = nil, nil, nil
+  self.payload = nil
+  if self.properties then self.properties = nil end
+  if self.packet then self.packet = nil end
   local event = self.event
   if event then event:set() end
 end
 
 local ticket = {}
 
---- Makes a ticket of the fields in `fields`.
+--- Makes a ticket of the fields in `fields`; a message unless they say otherwise.
 ---@param fields table
 ---@return mqtt.Ticket
 function ticket.new(fields)

@@ -7,9 +7,6 @@ local tickets = require("mqtt.ticket")
 
 local now = cosocket.now
 
---- Bytes that may wait to leave before a publishing task waits too.
-local OUTPUT_MAX = 65536
-
 ---@class mqtt.Client
 local Client = {}
 
@@ -62,16 +59,18 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Client:wait_for_room()
-  while self.stream and #self.session.output > OUTPUT_MAX do
+  while self.congested and self.stream do
     local stream = self.stream
     local ok, err = self:hold(stream.flush, stream)
     if not ok and self.stream == stream then
       -- The owner hears of it too; what is queued goes out on the next connection.
       if self.err or not self.reconnects then return nil, self.err or err end
-      return true
+      break
     end
+    self.congested = false
     self:flush()
   end
+  self.congested = false
   return true
 end
 
@@ -85,7 +84,7 @@ end
 ---@return integer? reason_code 0, or 0x10 when the server knows that nobody has subscribed.
 ---@return cosocket.Error? err `closed`, `refused` with `code`, `limit`, `protocol`, `timeout` when it expired unsent, `io` when it could not be stored
 function Client:publish(topic, payload, options)
-  if #self.session.output > OUTPUT_MAX then
+  if self.congested then
     local ok, err = self:wait_for_room()
     if not ok then return nil, err end
   end
@@ -116,7 +115,7 @@ end
 ---@return mqtt.Ticket? ticket
 ---@return cosocket.Error? err `closed`, `refused` with `code`, `limit`, `protocol`, `io` when it could not be stored
 function Client:publish_nowait(topic, payload, options)
-  if #self.session.output > OUTPUT_MAX then
+  if self.congested then
     local ok, err = self:wait_for_room()
     if not ok then return nil, err end
   end

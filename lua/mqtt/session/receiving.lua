@@ -84,11 +84,12 @@ end
 ---@param packet mqtt.Ack
 ---@param now number
 local function acknowledged(self, packet, now)
-  local output = self.output
-  local before = #output
-  local ticket, err = self.outgoing:acknowledged(packet, now)
-  if #output > before then self.last_sent = now end
-  if ticket then return packet end
+  local ticket, err, wrote = self.outgoing:acknowledged(packet, now)
+  if wrote then self.last_sent = now end
+  if ticket and self.reports then
+    packet.ticket = ticket
+    return packet
+  end
   return nil, err
 end
 
