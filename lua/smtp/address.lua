@@ -230,6 +230,12 @@ end
 ---@return smtp.Address[]? list
 ---@return cosocket.Error? err `protocol`
 local function parse_list(text)
+  -- Most addresses are nothing but an address.
+  local simple, domain = text:match("^([%w_+-]+)@([%w.-]+)$")
+  if simple then
+    local made, why = make(text, nil, simple, domain)
+    return made and { made }, why
+  end
   local ok, err = plain(text)
   if not ok then return nil, err end
   local list, at = {}, 1

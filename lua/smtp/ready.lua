@@ -100,9 +100,9 @@ function ready.compose(given)
     elseif name == "message-id" then
       identifier = value_of(field):match("<(.-)>")
     end
-    if name ~= "bcc" and name ~= "resent-bcc" then kept[#kept + 1] = field:gsub("\r?\n", "\r\n") end
+    if name ~= "bcc" and name ~= "resent-bcc" then kept[#kept + 1] = field end
   end
-  local headers = table.concat(kept)
+  local headers = table.concat(kept):gsub("\r?\n", "\r\n")
   local scan
   scan, err = source.scan(from, length)
   if not scan then return nil, err end
