@@ -61,6 +61,22 @@ return {
     end
   end,
 
+  ["a task that sends after a silence leaves what comes to the one that receives"] = function()
+    local client, server = pair()
+    together(function()
+      -- Silence, after which a task that sends looks at what has come.
+      cosocket.sleep(2)
+      for i = 1, 3 do
+        assert(client:send("question " .. i))
+        assert(server:send("answer " .. i))
+      end
+    end, function()
+      for i = 1, 3 do test.equal(client:receive(), "answer " .. i) end
+    end, function()
+      for i = 1, 3 do test.equal(server:receive(), "question " .. i) end
+    end)
+  end,
+
   ["two that send much before they read do not wait for each other"] = function()
     local client, server = pair()
     local text = ("x"):rep(700000)

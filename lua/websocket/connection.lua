@@ -47,6 +47,8 @@ local arrived = cosocket.buffer()
 ---@field package sending cosocket.Event? A message is sent in pieces; set when it is through.
 ---@field package held [string, websocket.Kind]? A message that came while this side sent.
 ---@field package looked number? When a task that only sends looked last.
+---@field package taking boolean? A task that sends takes in what comes, for lack of one that receives.
+---@field package taken cosocket.Event? Set when it has ended.
 ---@field package within boolean? A message is received in pieces, and has not ended.
 ---@field package bytes cosocket.Buffer? What `read` and its like have not taken yet.
 local Connection = setmetatable({}, { __index = Session })
@@ -84,6 +86,19 @@ function Connection:settle()
   end
 end
 local settle = Connection.settle
+
+--- Joins what this task has read with what one that sends has read before, into a buffer it put in the place of `input`.
+---@param self websocket.Connection
+---@param input cosocket.Buffer
+local function join(self, input)
+  local earlier = self.input
+  if earlier == arrived then
+    self.input = input
+  elseif #input > 0 then
+    earlier:append(input)
+    input:clear()
+  end
+end
 
 -- The end ---------------------------------------------------------------------
 
@@ -164,6 +179,10 @@ local function waited(self, err, deadline)
     self.ended = self.ended or cosocket.event()
     local ok, why = self.ended:wait()
     return ok and self.err or why
+  elseif err.code == "EBUSY" and self.taking then
+    self.taken = self.taken or cosocket.event()
+    local ok, why = self.taken:wait()
+    return not ok and why or nil
   elseif err.kind == "cancelled" or err.code == "EBUSY" then
     return err
   end
@@ -199,8 +218,9 @@ local function receive(self, pieces)
       end
     end
     settle(self)
-    local deadline = self.deadline
-    local ok, err = self.stream:turn(self.input, self.output, deadline)
+    local deadline, input = self.deadline, self.input
+    local ok, err = self.stream:turn(input, self.output, deadline)
+    if self.input ~= input then join(self, input) end
     if not ok then
       err = waited(self, err --[[@as cosocket.Error]], deadline)
       if err then return nil, err end
@@ -293,6 +313,23 @@ local function look(self, at)
   settle(self)
 end
 
+--- Sends, and takes in what comes, for a task that receives, too.
+---@async
+---@param self websocket.Connection
+---@return true? ok
+---@return cosocket.Error? err
+local function take_in(self)
+  self.taking = true
+  local guard <close> = setmetatable({}, {
+    __close = function()
+      local taken = self.taken
+      self.taking, self.taken = nil, nil
+      if taken then taken:set() end
+    end,
+  })
+  return self.stream:turn(self.input, self.output)
+end
+
 --- Waits until what is queued here has been taken by the stream. What arrives meanwhile is taken in, so that two that
 --- send to each other before they read do not wait for each other.
 ---@async
@@ -304,7 +341,7 @@ local function drain(self)
     local stream, ok, err = self.stream, nil, nil
     if self.input == arrived then self.input = cosocket.buffer() end
     if #self.input < READ_AHEAD_MAX then
-      ok, err = stream:turn(self.input, self.output)
+      ok, err = take_in(self)
     end
     if not ok and (not err or err.code == "EBUSY") then
       ok, err = stream:flush()
@@ -507,8 +544,9 @@ function Connection:turn(input, output, deadline)
     end
     settle(self)
     if moved or attempt == 2 then return true end
-    local own = self.deadline
-    local ok, err = self.stream:turn(self.input, self.output, deadline and math.min(deadline, own) or own)
+    local own, bytes = self.deadline, self.input
+    local ok, err = self.stream:turn(bytes, self.output, deadline and math.min(deadline, own) or own)
+    if self.input ~= bytes then join(self, bytes) end
     if not ok then
       ---@cast err cosocket.Error
       if err.kind == "timeout" and deadline and deadline < own then return nil, err end
