@@ -14,6 +14,9 @@ use moonwire_runtime::{Builder, Runtime};
 /// The embedded `lua/` tree, as (module name, source) pairs.
 pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
+/// What the `lua/` tree has for browsers, as (path within it, text) pairs.
+pub const TEXTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/texts.rs"));
+
 /// A runtime's builder with every codec and every stack in it.
 pub fn builder() -> Builder {
     native::register(Runtime::builder())

@@ -6,6 +6,7 @@
 pub(crate) mod arguments;
 mod compress;
 mod crypto;
+mod embedded;
 mod encoding;
 mod json;
 mod log;
@@ -22,11 +23,12 @@ use moonwire_runtime::{
 /// `builder` with the native modules added.
 pub(crate) fn register(builder: Builder) -> Builder {
     type Load = fn(&Lua) -> Result<Table>;
-    let modules: [(&str, Load); 9] = [
+    let modules: [(&str, Load); 10] = [
         ("json", json::module),
         ("base64", encoding::base64),
         ("hex", encoding::hex),
         ("crypto", crypto::module),
+        ("embedded", embedded::module),
         ("url", url::module),
         ("log", log::module),
         ("compress", compress::module),
