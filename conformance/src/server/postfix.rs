@@ -67,10 +67,11 @@ fn commands(folder: &Path) -> Vec<Command> {
     vec![sink, dovecot, postfix(folder)]
 }
 
-/// Postfix in the foreground; whenever it is stopped it starts again, so that a case may restart it.
+/// Postfix in the foreground; whenever it is stopped it starts again, so that a case may restart it. Its master is in a
+/// session of its own, which no signal to us reaches: it is told.
 fn postfix(folder: &Path) -> Command {
     let mut postfix = Command::new("sh");
-    postfix.args(["-c", "trap exit TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done"]);
+    postfix.args(["-c", "trap '\"$0\" -c \"$1\" abort; exit' TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done"]);
     postfix.arg(find(POSTFIX.program).unwrap_or_else(|| POSTFIX.program.into())).arg(folder);
     postfix
 }
