@@ -71,7 +71,10 @@ fn commands(folder: &Path) -> Vec<Command> {
 /// session of its own, which no signal to us reaches: it is told.
 fn postfix(folder: &Path) -> Command {
     let mut postfix = Command::new("sh");
-    postfix.args(["-c", "trap '\"$0\" -c \"$1\" abort; exit' TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done"]);
+    postfix.args([
+        "-c",
+        "trap '\"$0\" -c \"$1\" abort; exit' TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done",
+    ]);
     postfix.arg(find(POSTFIX.program).unwrap_or_else(|| POSTFIX.program.into())).arg(folder);
     postfix
 }
