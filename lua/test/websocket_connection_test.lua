@@ -77,6 +77,22 @@ return {
     end)
   end,
 
+  ["a task that sends much and one that receives share what comes"] = function()
+    local client, server = pair()
+    local text, count = ("x"):rep(400000), 20
+    local function sending(one)
+      return function()
+        for _ = 1, count do assert(one:send(text)) end
+      end
+    end
+    local function receiving(one)
+      return function()
+        for _ = 1, count do test.equal(#assert(one:receive()), #text) end
+      end
+    end
+    together(sending(client), receiving(client), sending(server), receiving(server))
+  end,
+
   ["two that send much before they read do not wait for each other"] = function()
     local client, server = pair()
     local text = ("x"):rep(700000)

@@ -87,7 +87,7 @@ function Connection:settle()
 end
 local settle = Connection.settle
 
---- Joins what this task has read with what one that sends has read before, into a buffer it put in the place of `input`.
+--- Joins what this task has read with what another has read before, into a buffer that took the place of `input`.
 ---@param self websocket.Connection
 ---@param input cosocket.Buffer
 local function join(self, input)
@@ -202,12 +202,12 @@ local function receive(self, pieces)
     -- This runs inside another connection's call, in a finaliser.
     self.input = cosocket.buffer()
   end
-  if self.held then
-    local held = self.held --[[@as table]]
-    self.held = nil
-    return held[1], held[2], true
-  end
   while true do
+    if self.held then
+      local held = self.held --[[@as table]]
+      self.held = nil
+      return held[1], held[2], true
+    end
     do
       local payload, kind, last = session_receive(self, self.input, now(), pieces)
       if payload then
@@ -298,6 +298,7 @@ local function look(self, at)
   local message, kind = session_receive(self, self.input, at)
   if message then
     self.held = { message, kind }
+    self.stream:wake()
   elseif kind then
     part(self, kind --[[@as cosocket.Error]])
     return
@@ -327,7 +328,13 @@ local function take_in(self)
       if taken then taken:set() end
     end,
   })
-  return self.stream:turn(self.input, self.output)
+  local input = self.input
+  local ok, err = self.stream:turn(input, self.output)
+  -- The task that receives has used up what there was, and its buffer, while this one waited.
+  if self.input ~= input and #input > 0 then join(self, input) end
+  -- It may wait for bytes that are here now.
+  if ok and self.input ~= arrived and #self.input > 0 then self.stream:wake() end
+  return ok, err
 end
 
 --- Waits until what is queued here has been taken by the stream. What arrives meanwhile is taken in, so that two that
