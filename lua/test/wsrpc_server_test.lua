@@ -134,6 +134,24 @@ return {
     slow:close()
   end,
 
+  ["a peer that reads nothing for too long is cut off, however little waits"] = function()
+    local cut = cosocket.queue()
+    local server <close>, url = serve({
+      flood = {
+        function(emit)
+          while emit(("x"):rep(100000)) do end
+        end,
+        stream = true,
+      },
+    }, { send_timeout = 0.1, on_disconnect = function(_, err) cut:put(err) end })
+    local slow = assert(websocket.connect(url))
+    slow:send('{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"subscription":1,"name":"flood","credit":1000}}')
+    local err = cut:get()
+    test.equal({ err.kind, err.code }, { "limit", close_code.policy_violation })
+    test.matches(err.message, "what was sent is not read")
+    slow:close()
+  end,
+
   ["too many messages in too short a time cut a peer off"] = function()
     local server <close>, url = serve(METHODS, { rate = 5 })
     local raw = assert(websocket.connect(url))
