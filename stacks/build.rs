@@ -6,35 +6,56 @@ use std::{env, fmt::Write, fs, io, path::Path};
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
     println!("cargo:rerun-if-changed={}", root.display());
-    let (mut modules, mut texts) = (String::from("&[\n"), String::from("&[\n"));
-    walk(&root, "", &mut modules, &mut texts)?;
-    modules.push(']');
-    texts.push(']');
+    let mut tree = Tree::default();
+    tree.walk(&root, "")?;
     let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
-    fs::write(Path::new(&out).join("embedded.rs"), modules)?;
-    fs::write(Path::new(&out).join("texts.rs"), texts)
+    let out = Path::new(&out);
+    fs::write(out.join("embedded.txt"), tree.bytes)?;
+    fs::write(out.join("embedded.rs"), format!("&[\n{}]", tree.modules))?;
+    fs::write(out.join("texts.rs"), format!("&[\n{}]", tree.texts))
 }
 
-fn walk(folder: &Path, prefix: &str, modules: &mut String, texts: &mut String) -> io::Result<()> {
-    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
-    entries.sort_by_key(|entry| entry.file_name());
-    for entry in entries {
-        let path = entry.path().canonicalize()?;
-        let name = entry.file_name().into_string().expect("file names in lua/ are UTF-8");
-        if path.is_dir() {
-            if !prefix.is_empty() || name != "meta" {
-                walk(&path, &format!("{prefix}{name}."), modules, texts)?;
+/// What was found, as Rust: pairs of a name and a place in all the texts. These lie together, so that a program that uses
+/// few of them has few of their pages in memory.
+#[derive(Default)]
+struct Tree {
+    bytes: String,
+    modules: String,
+    texts: String,
+}
+
+impl Tree {
+    fn walk(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+        let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<io::Result<_>>()?;
+        entries.sort_by_key(|entry| entry.file_name());
+        for entry in entries {
+            let path = entry.path().canonicalize()?;
+            let name = entry.file_name().into_string().expect("file names in lua/ are UTF-8");
+            if path.is_dir() {
+                if !prefix.is_empty() || name != "meta" {
+                    self.walk(&path, &format!("{prefix}{name}."))?;
+                }
+            } else if let Some(stem) = name.strip_suffix(".lua").filter(|stem| !stem.ends_with("_test")) {
+                let module =
+                    if stem == "init" { prefix.trim_end_matches('.').to_owned() } else { format!("{prefix}{stem}") };
+                let line = self.embed(&path, &module)?;
+                self.modules.push_str(&line);
+            } else if name.ends_with(".js") || name.ends_with(".ts") {
+                let line = self.embed(&path, &format!("{}{name}", prefix.replace('.', "/")))?;
+                self.texts.push_str(&line);
             }
-        } else if let Some(stem) = name.strip_suffix(".lua").filter(|stem| !stem.ends_with("_test")) {
-            let module =
-                if stem == "init" { prefix.trim_end_matches('.').to_owned() } else { format!("{prefix}{stem}") };
-            println!("cargo:rerun-if-changed={}", path.display());
-            writeln!(modules, "    ({module:?}, include_str!({path:?})),").expect("a String takes everything");
-        } else if name.ends_with(".js") || name.ends_with(".ts") {
-            let text = format!("{}{name}", prefix.replace('.', "/"));
-            println!("cargo:rerun-if-changed={}", path.display());
-            writeln!(texts, "    ({text:?}, include_str!({path:?})),").expect("a String takes everything");
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Takes a file in, and answers the line of a table that names it.
+    fn embed(&mut self, path: &Path, name: &str) -> io::Result<String> {
+        println!("cargo:rerun-if-changed={}", path.display());
+        let text = fs::read_to_string(path)?;
+        let mut line = String::new();
+        writeln!(line, "    ({name:?}, EMBEDDED.split_at({}).1.split_at({}).0),", self.bytes.len(), text.len())
+            .expect("a String takes everything");
+        self.bytes.push_str(&text);
+        Ok(line)
+    }
 }

@@ -11,6 +11,9 @@ pub mod websocket;
 
 use moonwire_runtime::{Builder, Runtime};
 
+/// The texts of the embedded `lua/` tree, one after another.
+const EMBEDDED: &str = include_str!(concat!(env!("OUT_DIR"), "/embedded.txt"));
+
 /// The embedded `lua/` tree, as (module name, source) pairs.
 pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
