@@ -53,7 +53,10 @@ return {
   ["[RFC 9112 3.2.2] a proxy forwards, and wants its login"] = function()
     local options = { proxy = proxy("proxy", web.password) }
     test.equal(assert(http.get(web.url("nginx", "/small.txt"), options)).body, "small\n")
-    test.equal(assert(http.post(web.url("strict", "/echo"), { proxy = options.proxy, body = "through" })).body, "through")
+    -- The proxy may end the connection that the first request went over just when the next is under way, and a POST is
+    -- not sent twice: it gets a connection of its own.
+    local client <close> = http.client(options)
+    test.equal(assert(client:post(web.url("strict", "/echo"), { body = "through" })).body, "through")
     test.equal(assert(http.get(web.url("nginx", "/small.txt"), { proxy = proxy("proxy") })).status, 407)
   end,
   ["[RFC 9110 9.3.6] a proxy opens a tunnel, with TLS from end to end"] = function()
