@@ -9,6 +9,8 @@
 --                                                            publish N messages of S bytes, W at a time unacknowledged
 --   moonwire bench/contestant.lua mqttsub port=P qos=Q n=N topic=T
 --                                                            subscribe to T and receive N messages; timed from the first
+--   moonwire bench/contestant.lua mqttidle port=P n=N        connect one MQTT client and, after a line of input, N more;
+--                                                            hold them until the next line
 --   moonwire bench/contestant.lua wsecho port=P              says WebSocket messages back, for idle ones
 --   moonwire bench/contestant.lua ws port=P n=N size=S kind=text|binary window=W
 --                                                            N messages of S bytes to a server that says them back, W under way
@@ -107,6 +109,17 @@ function rows.mqttsub()
     if received == count then break end
   end
   tell(received, started, bytes)
+end
+
+function rows.mqttidle()
+  local mqtt, clients = require "mqtt", {}
+  for _, more in ipairs({ 1, tonumber(options.n) }) do
+    local started = cosocket.now()
+    for _ = 1, more do clients[#clients + 1] = assert(mqtt.connect("mqtt://127.0.0.1:" .. options.port)) end
+    tell(more, started, 0)
+    -- Nothing runs meanwhile: what is measured stays as it is.
+    io.read()
+  end
 end
 
 function rows.smtp()

@@ -1,6 +1,6 @@
 //! Child processes: started on a core, waited for until they are ready, ended with their owner.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -24,6 +24,8 @@ pub struct Done {
     pub secs: f64,
     /// How many there were besides, before and after the clock ran, included; only load generators tell.
     pub all: Option<f64>,
+    /// The most memory it had, in KiB; only the role `peak` tells.
+    pub peak: Option<f64>,
 }
 
 /// A running program that is killed when this is dropped.
@@ -85,6 +87,11 @@ impl Running {
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Tells it to go on, which it reads as a line.
+    pub fn go_on(&mut self) -> Result<()> {
+        Ok(self.child.stdin.as_mut().ok_or("nothing can be told to this program")?.write_all(b"\n")?)
     }
 
     /// Waits for a line of JSON.

@@ -10,6 +10,7 @@ mod http;
 mod load;
 mod machine;
 mod mail;
+mod mqtt;
 mod report;
 mod roles;
 mod rows;
@@ -39,7 +40,7 @@ Without a ROW all are measured, in about five minutes. Build both programs first
 #[derive(Parser)]
 #[command(name = "moonwire-bench", after_help = AFTER_HELP)]
 struct Options {
-    /// What to measure: lines, echo, idle, hello, tls
+    /// What to measure
     #[arg(value_name = "ROW")]
     rows: Vec<Row>,
 

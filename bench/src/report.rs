@@ -65,6 +65,7 @@ impl Line {
             match self.metric.claim {
                 Claim::RatioAtLeast(bound) => format!("ratio >= {bound}"),
                 Claim::AtMost(bound) => format!("<= {bound} {unit}"),
+                Claim::AtLeast(bound) => format!(">= {} {unit}", figure(bound)),
             },
             if self.metric.claim.is_met(ours, ratio) { "yes" } else { "no" }.to_owned(),
         ])
@@ -128,6 +129,12 @@ mod tests {
     fn a_missed_claim_is_said() {
         assert!(told(&[90.0], &[100.0]).trim_end().ends_with("| no  |"));
         assert!(told(&[95.0], &[100.0]).trim_end().ends_with("| yes |"));
+    }
+
+    #[test]
+    fn a_claim_of_a_figure_minds_no_ratio() {
+        assert!(Claim::AtLeast(700.0).is_met(700.0, 0.05));
+        assert!(!Claim::AtLeast(700.0).is_met(699.0, 2.0));
     }
 
     #[test]

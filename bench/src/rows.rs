@@ -28,6 +28,13 @@ const HANDSHAKES: usize = 2000;
 /// Messages of one run of the row `smtp`.
 const MESSAGES: usize = 2000;
 
+/// Messages of one run of the row `mqttpub`, for each QoS.
+const PUBLISHED: [usize; 3] = [1_000_000, 400_000, 200_000];
+/// Messages of one run of the row `mqttsub`, for each QoS.
+const FLOOD: [usize; 2] = [1_500_000, 600_000];
+/// Clients of the row `mqttidle`, unless the limit of open files forbids.
+const IDLE_CLIENTS: usize = 2000;
+
 /// GETs of one run with one in flight.
 const GETS: usize = 10_000;
 
@@ -56,6 +63,8 @@ pub enum Claim {
     RatioAtLeast(f64),
     /// Ours alone, where less is better.
     AtMost(f64),
+    /// Ours alone, where more is better and the reference does next to nothing.
+    AtLeast(f64),
 }
 
 impl Claim {
@@ -64,6 +73,7 @@ impl Claim {
         match self {
             Claim::RatioAtLeast(bound) => ratio >= bound,
             Claim::AtMost(bound) => ours <= bound,
+            Claim::AtLeast(bound) => ours >= bound,
         }
     }
 }
@@ -113,6 +123,15 @@ pub enum Row {
     Ws,
     /// GETs, one and many in flight.
     Http,
+    /// Messages to an MQTT server that acknowledges them.
+    #[value(name = "mqttpub")]
+    MqttPub,
+    /// Messages from an MQTT server.
+    #[value(name = "mqttsub")]
+    MqttSub,
+    /// Memory of MQTT clients that do nothing.
+    #[value(name = "mqttidle")]
+    MqttIdle,
     /// A large body, piece by piece.
     #[value(name = "httpstream")]
     HttpStream,
@@ -129,6 +148,9 @@ impl fmt::Display for Row {
             Row::Smtp => "smtp",
             Row::Ws => "ws",
             Row::Http => "http",
+            Row::MqttPub => "mqttpub",
+            Row::MqttSub => "mqttsub",
+            Row::MqttIdle => "mqttidle",
             Row::HttpStream => "httpstream",
         })
     }
@@ -136,12 +158,24 @@ impl fmt::Display for Row {
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 9] =
-        [Row::Lines, Row::Echo, Row::Idle, Row::Hello, Row::Tls, Row::Smtp, Row::Ws, Row::Http, Row::HttpStream];
+    pub const ALL: [Row; 12] = [
+        Row::Lines,
+        Row::Echo,
+        Row::Idle,
+        Row::Hello,
+        Row::Tls,
+        Row::Smtp,
+        Row::Ws,
+        Row::MqttPub,
+        Row::MqttSub,
+        Row::MqttIdle,
+        Row::Http,
+        Row::HttpStream,
+    ];
 
     /// The row's lines of the table.
     pub fn metrics(self) -> &'static [Metric] {
-        use Claim::{AtMost, RatioAtLeast};
+        use Claim::{AtLeast, AtMost, RatioAtLeast};
         match self {
             Row::Lines => &[
                 Metric { name: "lines, 1 connection", unit: "lines/s", claim: RatioAtLeast(0.5) },
@@ -161,6 +195,18 @@ impl Row {
                 Metric { name: "smtp, one connection", unit: "messages/s", claim: RatioAtLeast(1.0) },
                 Metric { name: "smtp, one each", unit: "messages/s", claim: RatioAtLeast(0.85) },
             ],
+            Row::MqttPub => &[
+                Metric { name: "mqttpub, QoS 0", unit: "messages/s", claim: AtLeast(700_000.0) },
+                Metric { name: "mqttpub, QoS 1", unit: "messages/s", claim: RatioAtLeast(0.4) },
+                Metric { name: "mqttpub, QoS 2", unit: "messages/s", claim: RatioAtLeast(0.4) },
+                Metric { name: "mqttpub, peak", unit: "MiB", claim: AtMost(8.0) },
+            ],
+            Row::MqttSub => &[
+                Metric { name: "mqttsub, QoS 0", unit: "messages/s", claim: AtLeast(900_000.0) },
+                Metric { name: "mqttsub, QoS 1", unit: "messages/s", claim: AtLeast(450_000.0) },
+                Metric { name: "mqttsub, peak", unit: "MiB", claim: AtMost(8.0) },
+            ],
+            Row::MqttIdle => &[Metric { name: "mqttidle", unit: "KiB", claim: AtMost(6.0) }],
             Row::Http => &[
                 Metric { name: "http, 1 in flight", unit: "GETs/s", claim: RatioAtLeast(0.85) },
                 Metric { name: "http, 64 in flight", unit: "GETs/s", claim: RatioAtLeast(0.38) },
@@ -186,6 +232,13 @@ impl Row {
             Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
             Row::Tls => Ok(vec![bench.handshakes(side)?]),
             Row::Smtp => ["reuse", "new"].map(|mode| bench.mail(side, mode)).into_iter().collect(),
+            Row::MqttPub => bench.mqtt(side, "mqttpub", &PUBLISHED, |qos, count| {
+                vec![format!("qos={qos}"), format!("n={count}"), "size=100".to_owned(), "window=20".to_owned()]
+            }),
+            Row::MqttSub => bench.mqtt(side, "mqttsub", &FLOOD, |qos, count| {
+                vec![format!("qos={qos}"), format!("n={count}"), format!("topic=flood/{count}/100/{qos}")]
+            }),
+            Row::MqttIdle => Ok(vec![bench.idle_clients(side)?]),
             Row::Http => [(1, false), (64, false), (1, true)]
                 .map(|(conc, secure)| {
                     let count = if conc == 1 { GETS } else { GETS * 4 };
@@ -316,10 +369,15 @@ impl Bench {
 
     /// MiB of resident memory at the program's peak.
     fn peak(&self, side: Side) -> Result<Measured> {
-        let said = self.side(side, "hello");
+        let done = Running::beside_load(&mut self.peak_of(&self.side(side, "hello")))?.done()?;
+        Ok((done.peak.ok_or("its memory was not told")? / 1024.0).into())
+    }
+
+    /// The command that runs another and tells its peak.
+    fn peak_of(&self, said: &Command) -> Command {
         let mut command = self.role("peak");
         command.arg(said.get_program()).args(said.get_args());
-        Ok((Running::beside_load(&mut command)?.done()?.n / 1024.0).into())
+        command
     }
 
     /// Messages a second, as a client of a mail server.
@@ -343,6 +401,43 @@ impl Bench {
         client.args([format!("port={port}"), format!("n={count}"), format!("size={size}")]);
         let done = Running::client(client.args([format!("kind={kind}"), format!("window={window}")]))?.done()?;
         Ok((done.n / done.secs).into())
+    }
+
+    /// Messages a second for each QoS, and the peak of the client's resident memory in MiB, whichever QoS it is of.
+    fn mqtt(
+        &self,
+        side: Side,
+        part: &str,
+        counts: &[usize],
+        words: impl Fn(usize, usize) -> Vec<String>,
+    ) -> Result<Vec<Measured>> {
+        let port = free_port()?;
+        let _sink = Running::server(self.role("mqtt-sink").arg(format!("port={port}")), port)?;
+        let (mut values, mut peak) = (Vec::with_capacity(counts.len() + 1), 0.0);
+        for (qos, &count) in counts.iter().enumerate() {
+            let mut client = self.side(side, part);
+            client.arg(format!("port={port}")).args(words(qos, count));
+            let done = Running::client(&mut self.peak_of(&client))?.done()?;
+            values.push((done.n / done.secs).into());
+            peak = f64::max(peak, done.peak.ok_or("its memory was not told")?);
+        }
+        values.push((peak / 1024.0).into());
+        Ok(values)
+    }
+
+    /// KiB of resident memory that an MQTT client costs its process, once it is connected.
+    fn idle_clients(&self, side: Side) -> Result<Measured> {
+        let port = free_port()?;
+        let _sink = Running::server(self.role("mqtt-sink").arg(format!("port={port}")), port)?;
+        let mut command = self.side(side, "mqttidle");
+        command.args([format!("port={port}"), format!("n={}", IDLE_CLIENTS.min(self.idle))]);
+        let mut holder = Running::client(&mut command)?;
+        // The first client's modules are not what each costs.
+        holder.done()?;
+        let before = machine::resident_kib(holder.id())?;
+        holder.go_on()?;
+        let done = holder.done()?;
+        Ok(((machine::resident_kib(holder.id())? - before) / done.n).into())
     }
 
     /// What an HTTP client gets done in a second.

@@ -16,19 +16,20 @@ const LISTENER: Token = Token(usize::MAX);
 const CHUNK: usize = 64 * 1024;
 
 /// What all connections of a server share, because only one is served at a time.
-struct Scratch {
-    input: Box<[u8]>,
+pub struct Scratch {
+    /// What is read goes here.
+    pub input: Box<[u8]>,
     output: Vec<u8>,
 }
 
 /// One connection of a server.
-trait Peer {
+pub trait Peer {
     /// Does all that can be done now. False when the connection is over.
     fn ready(&mut self, scratch: &mut Scratch) -> bool;
 }
 
 /// Serves connections, made into peers by `welcome`, until it is killed.
-fn serve<P: Peer>(port: u16, welcome: impl Fn(TcpStream) -> Result<P>) -> Result<()> {
+pub fn serve<P: Peer>(port: u16, welcome: impl Fn(TcpStream) -> Result<P>) -> Result<()> {
     let mut listener = listen(port)?;
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -70,13 +71,17 @@ fn listen(port: u16) -> Result<TcpListener> {
 }
 
 /// What a non-blocking call came to.
-enum Step {
+pub enum Step {
+    /// So many bytes went.
     Went(usize),
+    /// Nothing goes now.
     Later,
+    /// The connection is over.
     Over,
 }
 
-fn step(outcome: io::Result<usize>) -> Step {
+/// Tells what a read or a write came to.
+pub fn step(outcome: io::Result<usize>) -> Step {
     match outcome {
         Ok(0) => Step::Over,
         Ok(count) => Step::Went(count),
