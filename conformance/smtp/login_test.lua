@@ -1,4 +1,4 @@
--- Logins at Postfix, checked by Dovecot; TLS as it should be, and as it should not.
+-- Logins at Postfix, checked by Dovecot, or at Exim; TLS as it should be, and as it should not.
 local server = require("server")
 local smtp = require("smtp")
 local test = require("test")
@@ -14,7 +14,7 @@ local cases = {
     for _, url in ipairs({ server.urls.submission, server.urls.smtps }) do
       local client <close> = assert(smtp.connect(url, server.login()))
       local status = client:status()
-      test.equal({ status.tls, status.mechanism }, { true, "SCRAM-SHA-256" })
+      test.equal({ status.tls, status.mechanism }, { true, server.mechanism })
     end
   end,
 
@@ -101,7 +101,8 @@ for _, mechanism in ipairs(MECHANISMS) do
     local options = server.login({ auth = mechanism, password = "wrong-secret" })
     local client, err = smtp.connect(server.urls.submission, options)
     test.fails("refused", client, err)
-    test.equal({ err.op, err.code, err.status, err.retry, err.mechanism }, { "smtp.auth", 535, "5.7.8", false, mechanism })
+    test.equal({ err.op, err.code, err.retry, err.mechanism }, { "smtp.auth", 535, false, mechanism })
+    test.equal(err.status, server.enhanced and "5.7.8" or nil)
     assert(not tostring(err):find("wrong%-secret"))
   end
 end

@@ -1,4 +1,4 @@
--- A table of messages: each is sent to aiosmtpd, and to Postfix, which passes it on; what arrives is read by Python's
+-- A table of messages: each is sent to aiosmtpd, and to a server that passes it on; what arrives is read by Python's
 -- `email` package and compared with what was given.
 local cosocket = require("cosocket")
 local crypto = require("crypto")
@@ -266,8 +266,8 @@ end
 
 local cases = {}
 for name, given in pairs(MESSAGES) do
-  for _, way in ipairs({ "sink", "plain" }) do
-    local title = ("%s, %s"):format(name, way == "sink" and "straight" or "through Postfix")
+  for _, way in ipairs(server.ways) do
+    local title = ("%s, %s"):format(name, way == "sink" and "straight" or "through " .. server.name)
     cases[title] = function()
       local client <close> = server.client(way)
       local message = { from = FROM, to = "to@example.test", message_id = server.identifier() }

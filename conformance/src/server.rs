@@ -1,6 +1,7 @@
 //! Real servers: started on free ports of the loopback interface in a folder of their own, ready when they accept
 //! connections, ended with the run.
 
+pub mod exim;
 pub mod mosquitto;
 pub mod postfix;
 pub mod web;
@@ -190,7 +191,8 @@ pub fn open_to_all(folder: &Path) -> std::io::Result<()> {
         if path.is_dir() {
             open_to_all(&path)?;
         } else {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+            let program = fs::metadata(&path)?.permissions().mode() & 0o100 != 0;
+            fs::set_permissions(path, fs::Permissions::from_mode(if program { 0o755 } else { 0o644 }))?;
         }
     }
     Ok(())

@@ -33,6 +33,13 @@ pub enum Source {
     Component(&'static str),
     /// This Python package, `name==version`, in an environment of our own.
     Python(&'static str),
+    /// The files of this Debian or Ubuntu package, which is not installed: another one that we need excludes it.
+    Unpacked {
+        /// The package.
+        package: &'static str,
+        /// What it needs, which is installed.
+        libraries: &'static [&'static str],
+    },
 }
 
 impl Tool {
@@ -51,6 +58,11 @@ impl Tool {
         Self { program, from: Source::Python(requirement) }
     }
 
+    /// A program of a Debian or Ubuntu package that is only unpacked; `program` is its path in the package.
+    pub const fn of_unpacked(program: &'static str, package: &'static str, libraries: &'static [&'static str]) -> Self {
+        Self { program, from: Source::Unpacked { package, libraries } }
+    }
+
     /// Whether it is on this machine. A component's program may be a stub that only says it is not installed.
     pub fn is_here(self) -> bool {
         match self.from {
@@ -60,6 +72,9 @@ impl Tool {
             }
             Source::Python(requirement) => {
                 python_program(self.program).is_file() && python_folder().join(requirement).is_file()
+            }
+            Source::Unpacked { libraries, .. } => {
+                unpacked_program(self.program).is_file() && libraries.iter().all(|name| is_installed(name))
             }
         }
     }
@@ -71,11 +86,33 @@ pub fn find(program: &str) -> Option<PathBuf> {
     find_in(program, env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from)))
 }
 
-/// Where Python packages are installed: beside other things that can be had again.
-fn python_folder() -> PathBuf {
+/// Where we put what we need and do not install: beside other things that can be had again.
+fn cache_folder() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map_or_else(env::temp_dir, PathBuf::from).join(".cache");
-    cache.unwrap_or_else(home).join("moonwire-conformance/python")
+    cache.unwrap_or_else(home).join("moonwire-conformance")
+}
+
+/// Where Python packages are installed.
+fn python_folder() -> PathBuf {
+    cache_folder().join("python")
+}
+
+/// Where Debian packages are unpacked.
+fn unpacked_folder() -> PathBuf {
+    cache_folder().join("unpacked")
+}
+
+/// Where a program of an unpacked package is, or will be.
+pub fn unpacked_program(program: &str) -> PathBuf {
+    unpacked_folder().join(program)
+}
+
+/// Whether a Debian package is installed, which a library without programs does not show otherwise.
+fn is_installed(package: &str) -> bool {
+    let mut command = Command::new("dpkg-query");
+    command.args(["-W", "-f", "${db:Status-Status}", package]);
+    command.output().is_ok_and(|output| output.stdout.starts_with(b"installed"))
 }
 
 /// Where a program of a Python package is, or will be.
@@ -120,6 +157,15 @@ pub fn install_command(missing: &[Tool], root: bool) -> String {
         let folder = python_folder();
         let folder = folder.display();
         commands.push(format!("python3 -m venv {folder} && {folder}/bin/pip install {}", requirements.join(" ")));
+    }
+    let unpacked = unpacked(missing);
+    if !unpacked.is_empty() {
+        let folder = unpacked_folder();
+        let folder = folder.display();
+        let names = unpacked.join(" ");
+        commands.push(format!(
+            "mkdir -p {folder} && cd {folder} && apt-get download {names} && for f in *.deb; do dpkg -x $f .; done"
+        ));
     }
     commands.join(" && ")
 }
@@ -168,6 +214,9 @@ pub fn install(missing: &[Tool], mut say: impl FnMut(&str)) -> Result<(), String
     if !requirements.is_empty() {
         install_python(&requirements, &mut say)?;
     }
+    for package in unpacked(missing) {
+        unpack(package, &mut say)?;
+    }
     match self::missing(missing.iter().copied()).as_slice() {
         [] => Ok(()),
         still => Err(format!("after installing, {}", sentence(still))),
@@ -200,6 +249,25 @@ fn install_python(requirements: &[&str], say: &mut impl FnMut(&str)) -> Result<(
     Ok(())
 }
 
+/// Fetches a package and unpacks its files; none of its scripts runs, and the system does not know it.
+fn unpack(package: &str, say: &mut impl FnMut(&str)) -> Result<(), String> {
+    let folder = unpacked_folder();
+    let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(&folder).map_err(wrong)?;
+    let download = tempfile::tempdir().map_err(wrong)?;
+    say(&format!("apt-get download {package} && dpkg -x {package}_*.deb {}", folder.display()));
+    let mut command = Command::new("apt-get");
+    // The user that apt would become must not write into our folder.
+    command.args(["-o", "APT::Sandbox::User=", "download", package]).current_dir(download.path());
+    succeed(command)?;
+    for entry in download.path().read_dir().map_err(wrong)? {
+        let mut command = Command::new("dpkg");
+        command.arg("-x").arg(entry.map_err(wrong)?.path()).arg(&folder);
+        succeed(command)?;
+    }
+    Ok(())
+}
+
 fn apt(arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new("apt-get");
     // In run level 1 a package's own scripts start no service.
@@ -212,28 +280,30 @@ fn succeed(command: Command) -> Result<(), String> {
     if finished.succeeded() { Ok(()) } else { Err(finished.summary()) }
 }
 
+/// What is installed with `apt-get`: packages, and what unpacked ones need.
 fn packages(tools: &[Tool]) -> Vec<&'static str> {
-    let names = tools.iter().filter_map(|tool| match tool.from {
-        Source::Package(name) => Some(name),
-        Source::Component(_) | Source::Python(_) => None,
+    let names = tools.iter().flat_map(|tool| match &tool.from {
+        Source::Package(name) => std::slice::from_ref(name),
+        Source::Unpacked { libraries, .. } => libraries,
+        Source::Component(_) | Source::Python(_) => &[],
     });
-    names.collect::<BTreeSet<_>>().into_iter().collect()
+    names.copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn components(tools: &[Tool]) -> Vec<&'static str> {
-    let names = tools.iter().filter_map(|tool| match tool.from {
-        Source::Component(name) => Some(name),
-        Source::Package(_) | Source::Python(_) => None,
-    });
-    names.collect::<BTreeSet<_>>().into_iter().collect()
+    names(tools, |from| if let Source::Component(name) = from { Some(name) } else { None })
 }
 
 fn requirements(tools: &[Tool]) -> Vec<&'static str> {
-    let names = tools.iter().filter_map(|tool| match tool.from {
-        Source::Python(requirement) => Some(requirement),
-        Source::Package(_) | Source::Component(_) => None,
-    });
-    names.collect::<BTreeSet<_>>().into_iter().collect()
+    names(tools, |from| if let Source::Python(requirement) = from { Some(requirement) } else { None })
+}
+
+fn unpacked(tools: &[Tool]) -> Vec<&'static str> {
+    names(tools, |from| if let Source::Unpacked { package, .. } = from { Some(package) } else { None })
+}
+
+fn names(tools: &[Tool], name: impl Fn(Source) -> Option<&'static str>) -> Vec<&'static str> {
+    tools.iter().filter_map(|tool| name(tool.from)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Whether `folder` holds package lists, the newest of them young enough.
@@ -293,6 +363,15 @@ mod tests {
             "{command}"
         );
         assert!(command.ends_with("/moonwire-conformance/python/bin/pip install nothing==1.0"), "{command}");
+    }
+
+    #[test]
+    fn an_unpacked_package_is_not_installed_but_what_it_needs_is() {
+        let tool = Tool::of_unpacked("usr/sbin/moonwire-no-such-program", "nothing", &["libc6"]);
+        assert!(!tool.is_here());
+        let command = install_command(&[tool], true);
+        assert!(command.starts_with("apt-get install --no-install-recommends libc6 && mkdir -p /"), "{command}");
+        assert!(command.contains("/moonwire-conformance/unpacked && apt-get download nothing && "), "{command}");
     }
 
     #[test]

@@ -15,11 +15,14 @@ const POSTFIX: Tool = Tool::of_package("postfix", "postfix");
 /// Checks logins.
 const DOVECOT: Tool = Tool::of_package("dovecot", "dovecot-core");
 /// The library that the sink is made of, and of Debian's own Python.
-const SINK: Tool = Tool::of_package("aiosmtpd", "python3-aiosmtpd");
+pub const SINK: Tool = Tool::of_package("aiosmtpd", "python3-aiosmtpd");
 /// Verifies signatures.
-const DKIM: Tool = Tool::of_package("dkimverify", "python3-dkim");
+pub const DKIM: Tool = Tool::of_package("dkimverify", "python3-dkim");
 /// Makes the keys that sign.
-const KEYS: Tool = Tool::of_package("openssl", "openssl");
+pub const KEYS: Tool = Tool::of_package("openssl", "openssl");
+
+/// The sink itself, for other servers.
+pub const SINK_SCRIPT: &str = include_str!("../../servers/postfix/sink.py");
 
 /// The user that listeners with a login know.
 pub const USER: &str = "moonwire";
@@ -56,15 +59,19 @@ fn prepare(folder: &Path) -> Result<(), String> {
     if finished.succeeded() { Ok(()) } else { Err(format!("chown: {}", finished.summary())) }
 }
 
-/// Debian's Python has the sink's libraries; another one first in `PATH` may not.
-fn commands(folder: &Path) -> Vec<Command> {
-    let program = |tool: Tool| find(tool.program).unwrap_or_else(|| tool.program.into());
+/// The sink in `folder`. Debian's Python has its libraries; another one first in `PATH` may not.
+pub fn sink(folder: &Path) -> Command {
     let mut sink = Command::new("/usr/bin/python3");
     let ports = fs::read_to_string(folder.join("ports.txt")).unwrap_or_default();
     sink.arg(folder.join("sink.py")).args(ports.split_whitespace()).arg(folder);
+    sink
+}
+
+fn commands(folder: &Path) -> Vec<Command> {
+    let program = |tool: Tool| find(tool.program).unwrap_or_else(|| tool.program.into());
     let mut dovecot = Command::new(program(DOVECOT));
     dovecot.arg("-F").arg("-c").arg(folder.join("dovecot.conf"));
-    vec![sink, dovecot, postfix(folder)]
+    vec![sink(folder), dovecot, postfix(folder)]
 }
 
 /// Postfix in the foreground; whenever it is stopped it starts again, so that a case may restart it. Its master is in a
@@ -109,13 +116,15 @@ mod tests {
 
     #[test]
     fn every_listener_is_in_its_configuration() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(KIND.name);
-        let mut all = String::new();
-        for entry in folder.read_dir().unwrap() {
-            all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
-        }
-        for listener in KIND.listeners {
-            assert!(all.contains(&format!("{{{{{listener}}}}}")), "no listener {listener}");
+        for kind in [KIND, crate::server::exim::KIND] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(kind.name);
+            let mut all = String::new();
+            for entry in folder.read_dir().unwrap() {
+                all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+            }
+            for listener in kind.listeners {
+                assert!(all.contains(&format!("{{{{{listener}}}}}")), "{}: no listener {listener}", kind.name);
+            }
         }
     }
 }

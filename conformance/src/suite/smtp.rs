@@ -1,4 +1,4 @@
-//! The SMTP stack against Postfix, Dovecot and aiosmtpd: `conformance/smtp/*_test.lua`; and the outbox, while its server
+//! The SMTP stack against Postfix, Dovecot and aiosmtpd, and against Exim: `conformance/smtp/*_test.lua`; and the outbox, while its server
 //! is restarted and its own process killed.
 //!
 //! Where the servers are, the files learn from their environment, which `smtp/server.lua` reads.
@@ -18,20 +18,60 @@ use crate::expected::Expected;
 use crate::lua_tests::{LuaTest, Reader};
 use crate::outcome::Outcome;
 use crate::process::{self, Process};
-use crate::server::{Server, postfix};
+use crate::server::{Kind, Server, exim, postfix};
+use crate::tools::Tool;
 
 /// The suite.
 pub const SUITE: Suite = Suite {
     name: "smtp",
-    about: "the SMTP stack against Postfix with Dovecot and aiosmtpd, seen by Python's email package; the outbox",
-    needs: postfix::KIND.needs,
+    about: "the SMTP stack against Postfix with Dovecot, Exim and aiosmtpd, seen by Python's email package; the outbox",
+    needs: NEEDS,
     time_max: Duration::from_secs(15 * 60),
     cases,
     run,
 };
 
 const FOLDER: &str = "conformance/smtp";
-const EXPECTED: &str = "conformance/expected/postfix.txt";
+/// What Postfix and Exim need.
+const NEEDS: &[Tool] = &{
+    let (postfix, exim) = (postfix::KIND.needs, exim::KIND.needs);
+    let mut all = [postfix[0]; postfix::KIND.needs.len() + exim::KIND.needs.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < postfix.len() { postfix[i] } else { exim[i - postfix.len()] };
+        i += 1;
+    }
+    all
+};
+
+/// A mail server that the files run against.
+struct Side {
+    kind: &'static Kind,
+    /// Its name, as the files are told.
+    name: &'static str,
+    /// What comes before the names of its cases.
+    prefix: &'static str,
+    expected: &'static str,
+    /// Files that need no such server, and are run only once.
+    without: &'static [&'static str],
+}
+
+const SIDES: [Side; 2] = [
+    Side {
+        kind: &postfix::KIND,
+        name: "Postfix",
+        prefix: "",
+        expected: "conformance/expected/postfix.txt",
+        without: &[],
+    },
+    Side {
+        kind: &exim::KIND,
+        name: "Exim",
+        prefix: "exim ",
+        expected: "conformance/expected/exim.txt",
+        without: &["hostile_test.lua"],
+    },
+];
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "60";
 
@@ -63,33 +103,50 @@ const VARIABLES: [(&str, &str, &str); 8] = [
 ];
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
-    let expected = read_expected(setting)?;
-    Ok(expected.names().map(str::to_owned).chain([ATTACHMENT, OUTBOX, LIVES].map(str::to_owned)).collect())
+    let mut names = Vec::new();
+    for side in &SIDES {
+        names.extend(side_cases(setting, side)?);
+    }
+    Ok(names)
+}
+
+fn side_cases(setting: &Setting, side: &Side) -> Result<Vec<String>, String> {
+    let expected = read_expected(setting, side)?;
+    let mut names: Vec<String> = expected.names().map(str::to_owned).collect();
+    if side.prefix.is_empty() {
+        names.extend([ATTACHMENT, OUTBOX].map(str::to_owned));
+    }
+    names.push(format!("{}{LIVES}", side.prefix));
+    Ok(names)
 }
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
-    let expected = read_expected(context.setting)?;
-    let environment = match context.server(&postfix::KIND) {
-        Ok((server, certificates)) => environment(server, certificates),
+    SIDES.iter().try_for_each(|side| run_side(context, side))
+}
+
+fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
+    let expected = read_expected(context.setting, side)?;
+    let environment = match context.server(side.kind) {
+        Ok((server, certificates)) => environment(side, server, certificates),
         Err(Outcome::Skipped(reason)) => {
-            let names = cases(context.setting)?;
+            let names = side_cases(context.setting, side)?;
             context.skip(&names, &reason);
             return Ok(());
         }
         Err(outcome) => {
-            context.report.case("the servers start", outcome, None);
+            context.report.case(format!("{}the servers start", side.prefix), outcome, None);
             return Ok(());
         }
     };
-    let version = (postfix::KIND.version)()?;
-    let (tests, wrong) = run_files(context, &environment)?;
+    let version = (side.kind.version)()?;
+    let (tests, wrong) = run_files(context, side, &environment)?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
-        context.report.case("the files run to their end", Outcome::Failed(wrong), None);
+        context.report.case(format!("{}the files run to their end", side.prefix), Outcome::Failed(wrong), None);
     }
-    let results: Vec<_> = tests.into_iter().map(|test| (case_name(&test.file, &test.name), test)).collect();
+    let results: Vec<_> = tests.into_iter().map(|test| (case_name(side, &test.file, &test.name), test)).collect();
     if context.setting.accept {
-        accept(context, &expected, &results)?;
+        accept(context, side, &expected, &results)?;
     } else {
         for (name, test) in &results {
             if context.setting.wants(name) {
@@ -104,9 +161,11 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
             }
         }
     }
-    context.case(ATTACHMENT, |context| attachment(context, &environment).into());
-    context.case(OUTBOX, |context| outbox(context, &environment).into());
-    context.case(LIVES, |context| match context.server(&postfix::KIND) {
+    if side.prefix.is_empty() {
+        context.case(ATTACHMENT, |context| attachment(context, &environment).into());
+        context.case(OUTBOX, |context| outbox(context, &environment).into());
+    }
+    context.case(&format!("{}{LIVES}", side.prefix), |context| match context.server(side.kind) {
         Ok((server, _)) => server.lives().into(),
         Err(outcome) => outcome,
     });
@@ -114,14 +173,15 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
 }
 
 /// "login: statement".
-fn case_name(file: &str, statement: &str) -> String {
+fn case_name(side: &Side, file: &str, statement: &str) -> String {
     let topic = file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
-    format!("{topic}: {statement}")
+    format!("{}{topic}: {statement}", side.prefix)
 }
 
 /// Runs the files; with `--case`, only those that hold a case that is wanted.
 fn run_files(
     context: &Context<'_>,
+    side: &Side,
     environment: &[(&'static str, String)],
 ) -> Result<(Vec<LuaTest>, Option<String>), String> {
     let command = || {
@@ -130,12 +190,14 @@ fn run_files(
         command
     };
     let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
     if context.setting.case.is_some() {
         let mut list = command();
         list.arg("--list").args(&files);
         let listed = context.run(list, context.time_left())?;
         let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
-        files.retain(|file| names.iter().any(|(of, name)| of == file && context.setting.wants(&case_name(file, name))));
+        let wants = |file: &str, name: &str| context.setting.wants(&case_name(side, file, name));
+        files.retain(|file| names.iter().any(|(of, name)| of == file && wants(file, name)));
         if files.is_empty() {
             return Ok((Vec::new(), None));
         }
@@ -153,7 +215,7 @@ fn run_files(
 }
 
 /// Where the Lua files find the servers, the certificates and the keys.
-fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+fn environment(side: &Side, server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
     let mut environment = Vec::new();
     for (variable, address, listener) in VARIABLES {
         if let Some(port) = server.port(listener) {
@@ -161,6 +223,7 @@ fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static st
         }
     }
     environment.extend([
+        ("MOONWIRE_SMTP_SERVER", side.name.to_owned()),
         ("MOONWIRE_SMTP_REPORT", format!("127.0.0.1:{}", server.port("report").unwrap_or_default())),
         ("MOONWIRE_SMTP_FOLDER", server.folder().display().to_string()),
         ("MOONWIRE_SMTP_USER", postfix::USER.to_owned()),
@@ -172,18 +235,24 @@ fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static st
     environment
 }
 
-fn read_expected(setting: &Setting) -> Result<Expected, String> {
-    Expected::parse(&setting.read(EXPECTED)?, !setting.accept).map_err(|error| format!("{EXPECTED}: {error}"))
+fn read_expected(setting: &Setting, side: &Side) -> Result<Expected, String> {
+    let path = side.expected;
+    Expected::parse(&setting.read(path)?, !setting.accept).map_err(|error| format!("{path}: {error}"))
 }
 
-fn accept(context: &mut Context<'_>, expected: &Expected, results: &[(String, LuaTest)]) -> Result<(), String> {
+fn accept(
+    context: &mut Context<'_>,
+    side: &Side,
+    expected: &Expected,
+    results: &[(String, LuaTest)],
+) -> Result<(), String> {
     if context.setting.case.is_some() {
         return Err("--accept takes all cases: leave --case out".to_owned());
     }
     let text = expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
-    let path = context.setting.root.join(EXPECTED);
-    std::fs::write(path, text).map_err(|error| format!("cannot write {EXPECTED}: {error}"))?;
-    context.report.say(&format!("{EXPECTED} is written anew: look at what changed"));
+    let path = side.expected;
+    std::fs::write(context.setting.root.join(path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
+    context.report.say(&format!("{path} is written anew: look at what changed"));
     for (name, test) in results {
         context.report.case(name.clone(), test.outcome.clone(), Some(test.time));
     }
@@ -347,7 +416,8 @@ mod tests {
 
     #[test]
     fn a_case_is_named_by_its_file_and_statement() {
-        assert_eq!(case_name("conformance/smtp/login_test.lua", "[RFC 4954, 4] x"), "login: [RFC 4954, 4] x");
+        let [postfix, exim] = SIDES.map(|side| case_name(&side, "conformance/smtp/login_test.lua", "[RFC 4954, 4] x"));
+        assert_eq!([postfix, exim], ["login: [RFC 4954, 4] x", "exim login: [RFC 4954, 4] x"]);
     }
 
     #[test]
