@@ -1,5 +1,6 @@
 //! Suites: named groups of cases. Each is one line of [`SUITES`] and one file below `suite/`.
 
+mod against;
 mod cargo;
 mod check;
 mod docs;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Setting, Suite};
-use crate::lua_tests::Reader;
+use super::{Context, Setting, Suite, against};
 use crate::process;
 
 /// Every Lua test of the stacks.
@@ -29,14 +28,7 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let mut command = context.setting.moonwire();
     command.args(["test", FOLDER]);
-    let mut reader = Reader::new();
-    let report = &*context.report;
-    let finished = process::run(command, context.time_left(), |source, line| {
-        if let Some(name) = reader.line(source, line) {
-            report.progress(&name);
-        }
-    })?;
-    let (tests, wrong) = reader.finish(&finished);
+    let (tests, wrong) = against::run(context, command, "")?;
     for test in tests {
         let name = format!("{}: {}", test.file, test.name);
         if context.setting.wants(&name) {

@@ -7,12 +7,10 @@
 
 use std::time::Duration;
 
+use super::against::{self, Comparison, Ran, topic_of};
 use super::{Context, Elsewhere, Setting, Suite};
 use crate::certificates::Certificates;
-use crate::expected::Expected;
-use crate::lua_tests::{LuaTest, Reader};
 use crate::outcome::Outcome;
-use crate::process;
 use crate::server::{self, Server, mosquitto};
 
 /// The suite against every broker.
@@ -106,21 +104,9 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
                 );
             }
         }
+        expected.report(context, &version, &results, complete, &whole(""))?;
         if context.setting.accept {
-            accept(context, kind, &expected, &results)?;
             continue;
-        }
-        for (name, test) in &results {
-            if context.setting.wants(&whole(name)) {
-                let outcome = expected.judge(&version, name, test.outcome.clone());
-                context.report.case(whole(name), outcome, Some(test.time));
-            }
-        }
-        for name in expected.names().filter(|name| complete && !results.iter().any(|(seen, _)| seen == name)) {
-            if context.setting.wants(&whole(name)) {
-                let why = "known, but no longer there: write that down with --accept";
-                context.report.case(whole(name), Outcome::Failed(why.to_owned()), None);
-            }
         }
         context.case(&whole("lives to the end"), |context| match context.server(kind) {
             Ok((server, _)) => server.lives().into(),
@@ -189,8 +175,7 @@ fn variable_of(transport: &str) -> &'static str {
 
 /// "5 tcp  publish: [MQTT-3.3.4-1] statement".
 fn case_name(flavour: Flavour, file: &str, statement: &str) -> String {
-    let topic = file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
-    format!("{:<9} {topic}: {statement}", flavour.name())
+    format!("{:<9} {}: {statement}", flavour.name(), topic_of(file))
 }
 
 /// Runs files in one way; with `--case`, only those that hold a case that is wanted.
@@ -200,7 +185,7 @@ fn run_flavour(
     flavour: Flavour,
     files: &[String],
     whole: &dyn Fn(&str) -> String,
-) -> Result<(Vec<LuaTest>, Option<String>), String> {
+) -> Result<Ran, String> {
     let command = || {
         let mut command = context.setting.moonwire();
         command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
@@ -212,33 +197,8 @@ fn run_flavour(
         }
         command
     };
-    let mut files = files.to_vec();
-    if context.setting.case.is_some() {
-        let mut list = command();
-        list.arg("--list").args(&files);
-        let listed = context.run(list, context.time_left())?;
-        let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
-        // A file that cannot be listed fails when it runs.
-        let complete = listed.succeeded();
-        files.retain(|file| {
-            let wanted = |name| context.setting.wants(&whole(&case_name(flavour, file, name)));
-            let mut of_file = names.iter().filter(|(of, _)| of == file);
-            !complete || of_file.any(|(_, name)| wanted(name))
-        });
-        if files.is_empty() {
-            return Ok((Vec::new(), None));
-        }
-    }
-    let mut command = command();
-    command.args(files);
-    let mut reader = Reader::new();
-    let report = &*context.report;
-    let finished = process::run(command, context.time_left(), |source, line| {
-        if let Some(name) = reader.line(source, line) {
-            report.progress(&format!("{}: {name}", flavour.name()));
-        }
-    })?;
-    Ok(reader.finish(&finished))
+    let whole = |file: &str, name: &str| whole(&case_name(flavour, file, name));
+    against::run_files(context, &command, files.to_vec(), &whole, &format!("{}: ", flavour.name()))
 }
 
 /// Where the Lua files find the broker and the certificates.
@@ -297,32 +257,8 @@ fn run_for(source: &str) -> Result<Vec<Flavour>, String> {
     Ok(versions.iter().copied().flat_map(of_version).collect())
 }
 
-fn expected_path(kind: &server::Kind) -> String {
-    format!("conformance/expected/{}.txt", kind.name)
-}
-
-fn read_expected(setting: &Setting, kind: &server::Kind) -> Result<Expected, String> {
-    let path = expected_path(kind);
-    Expected::parse(&setting.read(&path)?, !setting.accept).map_err(|error| format!("{path}: {error}"))
-}
-
-fn accept(
-    context: &mut Context<'_>,
-    kind: &server::Kind,
-    expected: &Expected,
-    results: &[(String, LuaTest)],
-) -> Result<(), String> {
-    if context.setting.case.is_some() {
-        return Err("--accept takes all cases: leave --case out".to_owned());
-    }
-    let path = expected_path(kind);
-    let text = expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
-    std::fs::write(context.setting.root.join(&path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
-    context.report.say(&format!("{path} is written anew: look at what changed"));
-    for (name, test) in results {
-        context.report.case(format!("{}: {name}", kind.name), test.outcome.clone(), Some(test.time));
-    }
-    Ok(())
+fn read_expected(setting: &Setting, kind: &server::Kind) -> Result<Comparison, String> {
+    Comparison::read(setting, format!("conformance/expected/{}.txt", kind.name))
 }
 
 #[cfg(test)]

@@ -12,10 +12,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::against::{self, Comparison, topic_of};
 use super::{Context, Setting, Suite};
 use crate::certificates::Certificates;
-use crate::expected::Expected;
-use crate::lua_tests::{LuaTest, Reader};
 use crate::outcome::Outcome;
 use crate::process::{self, Process};
 use crate::server::{Kind, Server, exim, postfix};
@@ -111,7 +110,7 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 }
 
 fn side_cases(setting: &Setting, side: &Side) -> Result<Vec<String>, String> {
-    let expected = read_expected(setting, side)?;
+    let expected = Comparison::read(setting, side.expected)?;
     let mut names: Vec<String> = expected.names().map(str::to_owned).collect();
     if side.prefix.is_empty() {
         names.extend([ATTACHMENT, OUTBOX].map(str::to_owned));
@@ -125,7 +124,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
 }
 
 fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
-    let expected = read_expected(context.setting, side)?;
+    let expected = Comparison::read(context.setting, side.expected)?;
     let environment = match context.server(side.kind) {
         Ok((server, certificates)) => environment(side, server, certificates),
         Err(Outcome::Skipped(reason)) => {
@@ -139,28 +138,21 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
         }
     };
     let version = (side.kind.version)()?;
-    let (tests, wrong) = run_files(context, side, &environment)?;
+    let command = || {
+        let mut command = context.setting.moonwire();
+        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
+        command
+    };
+    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
+    let whole = |file: &str, name: &str| case_name(side, file, name);
+    let (tests, wrong) = against::run_files(context, &command, files, &whole, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
         context.report.case(format!("{}the files run to their end", side.prefix), Outcome::Failed(wrong), None);
     }
     let results: Vec<_> = tests.into_iter().map(|test| (case_name(side, &test.file, &test.name), test)).collect();
-    if context.setting.accept {
-        accept(context, side, &expected, &results)?;
-    } else {
-        for (name, test) in &results {
-            if context.setting.wants(name) {
-                let outcome = expected.judge(&version, name, test.outcome.clone());
-                context.report.case(name.clone(), outcome, Some(test.time));
-            }
-        }
-        for name in expected.names().filter(|name| complete && !results.iter().any(|(seen, _)| seen == name)) {
-            if context.setting.wants(name) {
-                let why = "known, but no longer there: write that down with --accept";
-                context.report.case(name, Outcome::Failed(why.to_owned()), None);
-            }
-        }
-    }
+    expected.report(context, &version, &results, complete, "")?;
     if side.prefix.is_empty() {
         context.case(ATTACHMENT, |context| attachment(context, &environment).into());
         context.case(OUTBOX, |context| outbox(context, &environment).into());
@@ -174,44 +166,7 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
 
 /// "login: statement".
 fn case_name(side: &Side, file: &str, statement: &str) -> String {
-    let topic = file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua");
-    format!("{}{topic}: {statement}", side.prefix)
-}
-
-/// Runs the files; with `--case`, only those that hold a case that is wanted.
-fn run_files(
-    context: &Context<'_>,
-    side: &Side,
-    environment: &[(&'static str, String)],
-) -> Result<(Vec<LuaTest>, Option<String>), String> {
-    let command = || {
-        let mut command = context.setting.moonwire();
-        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
-        command
-    };
-    let mut files = context.setting.files(FOLDER, "_test.lua")?;
-    files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
-    if context.setting.case.is_some() {
-        let mut list = command();
-        list.arg("--list").args(&files);
-        let listed = context.run(list, context.time_left())?;
-        let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
-        let wants = |file: &str, name: &str| context.setting.wants(&case_name(side, file, name));
-        files.retain(|file| names.iter().any(|(of, name)| of == file && wants(file, name)));
-        if files.is_empty() {
-            return Ok((Vec::new(), None));
-        }
-    }
-    let mut command = command();
-    command.args(files);
-    let mut reader = Reader::new();
-    let report = &*context.report;
-    let finished = process::run(command, context.time_left(), |source, line| {
-        if let Some(name) = reader.line(source, line) {
-            report.progress(&name);
-        }
-    })?;
-    Ok(reader.finish(&finished))
+    format!("{}{}: {statement}", side.prefix, topic_of(file))
 }
 
 /// Where the Lua files find the servers, the certificates and the keys.
@@ -233,30 +188,6 @@ fn environment(side: &Side, server: &Server, certificates: &Certificates) -> Vec
         ("MOONWIRE_SMTP_KEY", certificates.key("server").display().to_string()),
     ]);
     environment
-}
-
-fn read_expected(setting: &Setting, side: &Side) -> Result<Expected, String> {
-    let path = side.expected;
-    Expected::parse(&setting.read(path)?, !setting.accept).map_err(|error| format!("{path}: {error}"))
-}
-
-fn accept(
-    context: &mut Context<'_>,
-    side: &Side,
-    expected: &Expected,
-    results: &[(String, LuaTest)],
-) -> Result<(), String> {
-    if context.setting.case.is_some() {
-        return Err("--accept takes all cases: leave --case out".to_owned());
-    }
-    let text = expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
-    let path = side.expected;
-    std::fs::write(context.setting.root.join(path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
-    context.report.say(&format!("{path} is written anew: look at what changed"));
-    for (name, test) in results {
-        context.report.case(name.clone(), test.outcome.clone(), Some(test.time));
-    }
-    Ok(())
 }
 
 /// Sends a large file from a script that does nothing else, over TLS, and asks how much memory that took.

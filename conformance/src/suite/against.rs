@@ -1,0 +1,138 @@
+//! Lua files that run against a server: which of their cases are wanted, what became of them, and whether that is what
+//! `expected/` says.
+
+use std::fs;
+use std::process::Command;
+
+use super::{Context, Setting};
+use crate::expected::Expected;
+use crate::lua_tests::{LuaTest, Reader};
+use crate::outcome::Outcome;
+use crate::process;
+
+/// What files came to, and what went wrong besides their tests.
+pub type Ran = (Vec<LuaTest>, Option<String>);
+
+/// The topic that a file is about: `publish` of `conformance/mqtt/publish_test.lua`.
+pub fn topic_of(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.lua")
+}
+
+/// Runs `moonwire test` to its end; `before` comes before the names in the progress.
+///
+/// # Errors
+/// In words, when it cannot be run.
+pub fn run(context: &Context<'_>, command: Command, before: &str) -> Result<Ran, String> {
+    let mut reader = Reader::new();
+    let report = &*context.report;
+    let finished = process::run(command, context.time_left(), |source, line| {
+        if let Some(name) = reader.line(source, line) {
+            report.progress(&format!("{before}{name}"));
+        }
+    })?;
+    Ok(reader.finish(&finished))
+}
+
+/// Runs files; with `--case`, only those that hold a case that is wanted. `command` is `moonwire test` with all but the
+/// files, and `whole` the name of a case of a file.
+///
+/// # Errors
+/// As of [`run`].
+pub fn run_files(
+    context: &Context<'_>,
+    command: &dyn Fn() -> Command,
+    mut files: Vec<String>,
+    whole: &dyn Fn(&str, &str) -> String,
+    before: &str,
+) -> Result<Ran, String> {
+    if context.setting.case.is_some() {
+        let mut list = command();
+        list.arg("--list").args(&files);
+        let listed = context.run(list, context.time_left())?;
+        let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
+        // A file that cannot be listed fails when it runs.
+        let complete = listed.succeeded();
+        files.retain(|file| {
+            let mut of_file = names.iter().filter(|(of, _)| of == file);
+            !complete || of_file.any(|(_, name)| context.setting.wants(&whole(file, name)))
+        });
+        if files.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+    }
+    let mut command = command();
+    command.args(files);
+    run(context, command, before)
+}
+
+/// Results that are compared with a file of `expected/`.
+pub struct Comparison {
+    path: String,
+    expected: Expected,
+}
+
+impl Comparison {
+    /// Reads what is expected.
+    ///
+    /// # Errors
+    /// In words, when the file cannot be read or understood.
+    pub fn read(setting: &Setting, path: impl Into<String>) -> Result<Self, String> {
+        let path = path.into();
+        let expected =
+            Expected::parse(&setting.read(&path)?, !setting.accept).map_err(|error| format!("{path}: {error}"))?;
+        Ok(Self { path, expected })
+    }
+
+    /// The names of the cases that are known.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.expected.names()
+    }
+
+    /// Reports each result, judged by what is expected of the server's `version`, and when everything has run
+    /// (`complete`) each case that is known and did not. With `--accept`, writes down what has come out. `before` comes
+    /// before the names in the report.
+    ///
+    /// # Errors
+    /// In words, when the file cannot be written, or should not.
+    pub fn report(
+        &self,
+        context: &mut Context<'_>,
+        version: &str,
+        results: &[(String, LuaTest)],
+        complete: bool,
+        before: &str,
+    ) -> Result<(), String> {
+        if context.setting.accept {
+            return self.accept(context, results, before);
+        }
+        for (name, test) in results {
+            let whole = format!("{before}{name}");
+            if context.setting.wants(&whole) {
+                let outcome = self.expected.judge(version, name, test.outcome.clone());
+                context.report.case(whole, outcome, Some(test.time));
+            }
+        }
+        for name in self.names().filter(|name| complete && !results.iter().any(|(seen, _)| seen == name)) {
+            let whole = format!("{before}{name}");
+            if context.setting.wants(&whole) {
+                let why = "known, but no longer there: write that down with --accept";
+                context.report.case(whole, Outcome::Failed(why.to_owned()), None);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&self, context: &mut Context<'_>, results: &[(String, LuaTest)], before: &str) -> Result<(), String> {
+        if context.setting.case.is_some() {
+            return Err("--accept takes all cases: leave --case out".to_owned());
+        }
+        let path = &self.path;
+        let text = self.expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
+        fs::write(context.setting.root.join(path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
+        context.report.say(&format!("{path} is written anew: look at what changed"));
+        for (name, test) in results {
+            context.report.case(format!("{before}{name}"), test.outcome.clone(), Some(test.time));
+        }
+        Ok(())
+    }
+}
