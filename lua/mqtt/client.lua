@@ -8,7 +8,6 @@ local connection = require("mqtt.connection")
 local cosocket = require("cosocket")
 local deliveries = require("mqtt.delivery")
 local gates = require("mqtt.gate")
-local log = require("log").new("mqtt")
 local opening = require("mqtt.opening")
 local publishing = require("mqtt.client.publishing")
 local sessions = require("mqtt.session")
@@ -292,12 +291,7 @@ end
 function Client:announce(name, value)
   local callback = self.options[name]
   if not callback then return end
-  cosocket.spawn("mqtt " .. name, function()
-    local ok, err = xpcall(callback, deliveries.failure, self, value)
-    if ok then return end
-    if cosocket.is_error(err) then error(err, 0) end
-    log.error(("%s failed: %s"):format(name, err.message), { traceback = err.traceback })
-  end)
+  cosocket.spawn("mqtt " .. name, deliveries.attempt, name, nil, callback, self, value)
 end
 
 --- Tells everybody who waits that no answer will come.

@@ -1,7 +1,6 @@
 --- The life of a client's connections: running one, losing it, waiting, and trying again (`mqtt.opening`). One task, the
 --- owner, does all of it but the first attempt, which is `mqtt.connect`'s.
 
-local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local drive = require("net.drive")
 local log = require("log").new("mqtt")
@@ -26,7 +25,7 @@ local connection = {}
 ---@return cosocket.Error
 local function told(packet)
   local code, properties = packet.reason_code, packet.properties or {}
-  local words = code ~= 0 and opening.words_of(code, 5, properties) or "normal disconnection"
+  local words = code ~= 0 and reason.words(code, 5, properties) or "normal disconnection"
   return cosocket.error("closed", "mqtt", "the server ended the connection: " .. words, {
     code = code,
     reason = properties.reason_string,
@@ -73,7 +72,7 @@ end
 local function check_again(client, ticket)
   for i, code in ipairs(ticket.answer.reason_codes) do
     if code >= 0x80 then
-      local words = codec.reason(code, client.session.version) or tostring(code)
+      local words = reason.words(code, client.session.version)
       log.error("the server refused to subscribe us again: " .. words, { filter = ticket.again[i] })
     end
   end

@@ -105,12 +105,25 @@ end
 
 -- Handlers --------------------------------------------------------------------
 
---- What went wrong in a handler and where; a cancellation goes through as it is.
+--- What went wrong in a script's function and where; a cancellation goes through as it is.
 ---@param err any
 ---@return cosocket.Error|{message: string, traceback: string}
-function delivery.failure(err)
+local function failure(err)
   if cosocket.is_error(err, "cancelled") then return err end
   return { message = tostring(err), traceback = debug.traceback("", 2) }
+end
+
+--- Runs a function of the script's. An error in it is told, and the client lives on.
+---@async
+---@param what string How it is called where it is told.
+---@param topic string? Of the message it is about.
+---@param fn function
+---@param ... any
+function delivery.attempt(what, topic, fn, ...)
+  local ok, err = xpcall(fn, failure, ...)
+  if ok then return end
+  if cosocket.is_error(err) then error(err, 0) end
+  log.error(("%s failed: %s"):format(what, err.message), { topic = topic, traceback = err.traceback })
 end
 
 --- Runs a handler for all that waits for it, one message after another: a task.
@@ -119,6 +132,7 @@ end
 ---@param route mqtt.Route
 local function work(self, route)
   local me, inbox, handler = running(), self.inbox, route.handler --[[@as function]]
+  local what = ("the handler of %q"):format(route.filter)
   self.takers[me] = route
   local done <close> = setmetatable({}, {
     __close = function()
@@ -131,13 +145,7 @@ local function work(self, route)
     if self.holding then self:make_room() end
     local by_hand = route.manual and message.qos > 0
     if by_hand then self.by_hand[message] = true end
-    local ok, err = xpcall(handler, delivery.failure, message, self.client)
-    if not ok then
-      if cosocket.is_error(err) then error(err, 0) end
-      -- It is told, and the client lives on.
-      local text = ("the handler of %q failed: %s"):format(route.filter, err.message)
-      log.error(text, { topic = message.topic, traceback = err.traceback })
-    end
+    delivery.attempt(what, message.topic, handler, message, self.client)
     if message.qos > 0 and not by_hand then self:finish(message) end
   end
 end

@@ -2,7 +2,6 @@
 --- words that follow CONNACK.
 
 local addresses = require("mqtt.address")
-local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local drive = require("net.drive")
 local log = require("log").new("mqtt")
@@ -23,24 +22,13 @@ local opening = {}
 
 -- Words -----------------------------------------------------------------------
 
---- The server's words for a reason code.
----@param code integer
----@param version mqtt.codec.Version?
----@param properties mqtt.Properties
----@return string
-function opening.words_of(code, version, properties)
-  local words = codec.reason(code, version) or ("reason code 0x%02X"):format(code)
-  local said = properties.reason_string
-  return said and ("%s (%s)"):format(words, said) or words
-end
-
 --- Why the server refused.
 ---@param connack mqtt.Connack
 ---@param version mqtt.codec.Version
 ---@return cosocket.Error
 local function refusal(connack, version)
   local properties = connack.properties or {}
-  local message = "the server refused the connection: " .. opening.words_of(connack.reason_code, version, properties)
+  local message = "the server refused the connection: " .. reason.words(connack.reason_code, version, properties)
   return cosocket.error("refused", "mqtt.connect", message, {
     code = connack.reason_code,
     reason = properties.reason_string,

@@ -1,13 +1,14 @@
---- Reason codes of MQTT 5 that Lua code says or looks for (2.4). `codec.reason` has the words of all.
-return {
-  disconnect_with_will = 0x04,
+--- Reason codes of MQTT 5 that Lua code says or looks for (2.4), and what the other side says with any of them.
+
+local codec = require("mqtt.codec")
+
+local reason = {
   no_matching_subscribers = 0x10,
   no_subscription_existed = 0x11,
   continue_authentication = 0x18,
   re_authenticate = 0x19,
   --- From here on a code says no.
   unspecified_error = 0x80,
-  malformed_packet = 0x81,
   protocol_error = 0x82,
   unsupported_protocol_version = 0x84,
   client_identifier_not_valid = 0x85,
@@ -15,7 +16,6 @@ return {
   not_authorized = 0x87,
   server_unavailable = 0x88,
   server_busy = 0x89,
-  banned = 0x8A,
   server_shutting_down = 0x8B,
   bad_authentication_method = 0x8C,
   keep_alive_timeout = 0x8D,
@@ -23,7 +23,6 @@ return {
   packet_identifier_not_found = 0x92,
   receive_maximum_exceeded = 0x93,
   topic_alias_invalid = 0x94,
-  packet_too_large = 0x95,
   quota_exceeded = 0x97,
   administrative_action = 0x98,
   retain_not_supported = 0x9A,
@@ -35,3 +34,16 @@ return {
   subscription_identifiers_not_supported = 0xA1,
   wildcard_subscriptions_not_supported = 0xA2,
 }
+
+--- A reason code in words, with what the other side says besides.
+---@param code integer
+---@param version mqtt.codec.Version? With 4: a Connect Return code.
+---@param properties mqtt.Properties?
+---@return string
+function reason.words(code, version, properties)
+  local words = codec.reason(code, version) or ("reason code 0x%02X"):format(code)
+  local said = properties and properties.reason_string
+  return said and ("%s (%s)"):format(words, said) or words
+end
+
+return reason

@@ -1,8 +1,8 @@
 --- Something that will be answered: a message on its way, a SUBSCRIBE, an UNSUBSCRIBE. `publish_nowait` hands
 --- tickets to scripts.
 
-local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
+local reason = require("mqtt.reason")
 
 ---@class mqtt.Ticket
 ---@field type "publish"|"subscribe"|"unsubscribe"
@@ -77,11 +77,9 @@ end
 ---@return cosocket.Error
 function Ticket:refusal(op, what, code, fields)
   local properties = self.answer and self.answer.properties
-  local words = codec.reason(code) or ("reason code 0x%02X"):format(code)
-  local reason = properties and properties.reason_string
   fields = fields or {}
-  fields.code, fields.reason = code, reason
-  local message = ("the server refused %s: %s%s"):format(what, words, reason and (" (%s)"):format(reason) or "")
+  fields.code, fields.reason = code, properties and properties.reason_string
+  local message = ("the server refused %s: %s"):format(what, reason.words(code, nil, properties))
   return cosocket.error("refused", op, message, fields)
 end
 
