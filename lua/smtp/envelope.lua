@@ -4,6 +4,9 @@
 local address = require("smtp.address")
 local cosocket = require("cosocket")
 local dkim = require("smtp.dkim")
+local fault = require("smtp.fault")
+
+local broken = fault.broken
 
 ---@class smtp.SendOptions
 ---@field sender? string The return path, if it is not the message's `sender` or `from`; empty for none.
@@ -26,15 +29,6 @@ local SEND_OPTIONS = {
 local RECIPIENT = { address = "string", notify = "string", orcpt = "string" }
 
 local envelope = {}
-
----@param field string
----@param text string
----@param cause? cosocket.Error
----@return nil
----@return cosocket.Error
-local function broken(field, text, cause)
-  return nil, cosocket.error("protocol", "smtp.message", ("%s: %s"):format(field, text), { field = field, cause = cause })
-end
 
 ---@param text string?
 ---@return boolean

@@ -5,10 +5,13 @@ local codec = require("smtp.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local dkim = require("smtp.dkim")
+local fault = require("smtp.fault")
 local hex = require("hex")
 local part = require("smtp.part")
 local ready = require("smtp.ready")
 local source = require("smtp.source")
+
+local broken = fault.broken
 
 ---@alias smtp.Mailboxes string|{name?: string, address: string}|(string|{name?: string, address: string})[]
 
@@ -110,14 +113,6 @@ function Composed:reader()
 end
 
 local message = {}
-
----@param field string
----@param text string
----@return nil
----@return cosocket.Error
-local function broken(field, text)
-  return nil, cosocket.error("protocol", "smtp.message", ("%s: %s"):format(field, text), { field = field })
-end
 
 --- The error of a field, which names it.
 ---@param field string

@@ -3,9 +3,12 @@
 local codec = require("smtp.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
+local fault = require("smtp.fault")
 local hex = require("hex")
 local media_type = require("smtp.media_type")
 local source = require("smtp.source")
+
+local broken = fault.broken
 
 --- Bytes of a line that need not be encoded, RFC 5322, 2.1.1.
 local LINE_MAX = 998
@@ -42,14 +45,6 @@ local CONTENT = {
   method = "string",
   description = "string",
 }
-
----@param what string
----@param message string
----@return nil
----@return cosocket.Error
-local function broken(what, message)
-  return nil, cosocket.error("protocol", "smtp.message", ("%s: %s"):format(what, message), { field = what })
-end
 
 --- Checks one content; a plain string is `key`. Mistakes blame the caller of `level`.
 ---@param op string

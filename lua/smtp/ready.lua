@@ -2,8 +2,10 @@
 --- who gets it.
 
 local address = require("smtp.address")
-local cosocket = require("cosocket")
+local fault = require("smtp.fault")
 local source = require("smtp.source")
+
+local broken = fault.broken
 
 --- Bytes of the header fields of a message that is ready.
 local HEADERS_MAX = 256 * 1024
@@ -14,14 +16,6 @@ local LINE_MAX = 998
 local RECIPIENTS = { to = true, cc = true, bcc = true }
 
 local ready = {}
-
----@param what string
----@param text string
----@return nil
----@return cosocket.Error
-local function broken(what, text)
-  return nil, cosocket.error("protocol", "smtp.message", ("%s: %s"):format(what, text), { field = what })
-end
 
 --- Reads the header fields: as they are, and how many bytes they take with the empty line.
 ---@async
