@@ -1,46 +1,20 @@
---- Media types of files, by the ending of their names.
+--- Media types of files as they are served: text is UTF-8, and the web has types of its own.
 
-local TYPES = {
-  avif = "image/avif",
-  bin = "application/octet-stream",
-  bmp = "image/bmp",
-  css = "text/css; charset=utf-8",
-  csv = "text/csv; charset=utf-8",
-  gif = "image/gif",
-  gz = "application/gzip",
-  htm = "text/html; charset=utf-8",
-  html = "text/html; charset=utf-8",
+local media_types = require("net.media_type")
+
+local OF_THE_WEB = {
   ico = "image/vnd.microsoft.icon",
-  jpeg = "image/jpeg",
-  jpg = "image/jpeg",
-  js = "text/javascript; charset=utf-8",
-  json = "application/json",
-  lua = "text/plain; charset=utf-8",
+  lua = "text/plain",
   map = "application/json",
-  md = "text/markdown; charset=utf-8",
-  mjs = "text/javascript; charset=utf-8",
-  mp3 = "audio/mpeg",
-  mp4 = "video/mp4",
-  ogg = "audio/ogg",
+  mjs = "text/javascript",
   otf = "font/otf",
-  pdf = "application/pdf",
   pem = "application/x-pem-file",
-  png = "image/png",
-  svg = "image/svg+xml",
-  tar = "application/x-tar",
   ttf = "font/ttf",
-  txt = "text/plain; charset=utf-8",
   wasm = "application/wasm",
-  wav = "audio/wav",
   webm = "video/webm",
   webmanifest = "application/manifest+json",
-  webp = "image/webp",
   woff = "font/woff",
   woff2 = "font/woff2",
-  xml = "application/xml",
-  yaml = "application/yaml",
-  yml = "application/yaml",
-  zip = "application/zip",
   zst = "application/zstd",
 }
 
@@ -50,8 +24,8 @@ local media_type = {}
 ---@param name string
 ---@return string
 function media_type.of(name)
-  local ending = name:match("%.([%w]+)$")
-  return ending and TYPES[ending:lower()] or "application/octet-stream"
+  local found = media_types.of(name, OF_THE_WEB)
+  return found:find("^text/") and found .. "; charset=utf-8" or found
 end
 
 return media_type
