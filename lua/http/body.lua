@@ -183,16 +183,21 @@ function Reader:read()
   return read_until_close(self)
 end
 
---- `for piece in reader:pieces() do`: an error is raised.
+--- For a `for` loop over the pieces of whatever has a method `read`: an error is raised.
 ---@async
+---@param from {read: fun(self): string?, cosocket.Error?}
 ---@return fun(): string?
-function Reader:pieces()
+function body.pieces(from)
   return function()
-    local piece, err = self:read()
+    local piece, err = from:read()
     if err then error(err, 0) end
     return piece
   end
 end
+
+--- `for piece in reader:pieces() do`: an error is raised.
+---@type fun(self: http.Reader): fun(): string?
+Reader.pieces = body.pieces
 
 --- The rest of the body in one piece.
 ---@async

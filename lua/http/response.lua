@@ -233,11 +233,7 @@ end
 ---@async
 ---@return fun(): string?
 function Response:chunks()
-  return function()
-    local piece, err = self:read()
-    if err then error(err, 0) end
-    return piece
-  end
+  return bodies.pieces(self)
 end
 
 --- What is left of the body, in one string.

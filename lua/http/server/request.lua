@@ -1,5 +1,6 @@
 --- A request as a handler sees it.
 
+local bodies = require("http.body")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local json = require("json")
@@ -97,11 +98,7 @@ end
 ---@async
 ---@return fun(): string?
 function Request:chunks()
-  return function()
-    local piece, err = self:read()
-    if err then error(err, 0) end
-    return piece
-  end
+  return bodies.pieces(self)
 end
 
 --- Whether the body is said to be of this media type, whatever its parameters.
