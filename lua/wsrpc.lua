@@ -17,8 +17,8 @@
 ---
 --- | room | knows |
 --- |---|---|
---- | `wsrpc.session`, `wsrpc.message` | the protocol, without sockets and tasks; what it adds to JSON-RPC stands there |
---- | `wsrpc.peer`, `wsrpc.stream` | one side of a connection, for scripts |
+--- | `wsrpc.session`, `wsrpc.message`, `wsrpc.limit` | the protocol, without sockets and tasks; what it adds to JSON-RPC stands there |
+--- | `wsrpc.peer`, `wsrpc.stream`, `wsrpc.failure` | one side of a connection, for scripts |
 --- | `wsrpc.handler`, `wsrpc.method` | what is called here |
 --- | `wsrpc.client`, `wsrpc.server`, `wsrpc.group` | connecting, serving, telling many |
 --- | `wsrpc/wsrpc.js` | the same for browsers |

@@ -4,15 +4,16 @@
 --- Three kinds of tasks belong to a connection and end with it: one that receives, one that sends, and one for each call
 --- that runs here. Calls of ours are made in the tasks of those who make them.
 
+local calling = require("wsrpc.peer.calling")
 local close_code = require("websocket.close_code")
 local cosocket = require("cosocket")
+local failure = require("wsrpc.failure")
 local handler = require("wsrpc.handler")
-local json = require("json")
 local log = require("log").new("wsrpc")
-local message = require("wsrpc.message")
 local method = require("wsrpc.method")
 local session = require("wsrpc.session")
 local stream = require("wsrpc.stream")
+local streaming = require("wsrpc.peer.streaming")
 
 local now = cosocket.now
 
@@ -51,6 +52,7 @@ local OVER = setmetatable({}, { __tostring = function() return "the connection i
 ---@field data table For the script: nothing here looks at it.
 ---@field err cosocket.Error? Why the last connection ended.
 ---@field package config wsrpc.Config
+---@field package call_timeout number
 ---@field handler_timeout number
 ---@field running table<wsrpc.InboundCall|wsrpc.Publication, cosocket.Task|wsrpc.Publishing>
 ---@field package options wsrpc.PeerOptions
@@ -69,6 +71,10 @@ local OVER = setmetatable({}, { __tostring = function() return "the connection i
 local Peer = {}
 Peer.__index = Peer
 Peer.__name = "wsrpc.Peer"
+
+for _, methods in ipairs({ calling, streaming }) do
+  for name, method in pairs(methods) do Peer[name] = method end
+end
 
 -- What the other side may call --------------------------------------------------
 
@@ -194,15 +200,6 @@ end
 
 -- Receiving ---------------------------------------------------------------------
 
---- An error object of the other side, as this side's errors are.
----@param op string
----@param wrong wsrpc.Fault|cosocket.Error
----@return cosocket.Error
-local function refusal(op, wrong)
-  if cosocket.is_error(wrong) then return wrong --[[@as cosocket.Error]] end
-  return cosocket.error("refused", op, wrong.message, { code = wrong.code, data = wrong.data })
-end
-
 ---@type table<string, fun(self: wsrpc.Peer, session: wsrpc.Session, event: wsrpc.Event)>
 local ON = {
   call = function(self, current, event) handler.call(self, current, event.call --[[@as wsrpc.InboundCall]]) end,
@@ -223,21 +220,21 @@ local ON = {
       owner.confirmed = owner.confirmed or not event.error
       if event.error then
         self.streams[owner] = nil
-        owner:finish(refusal("wsrpc.stream", event.error))
+        owner:finish(failure.refusal("wsrpc.stream", event.error))
       else
         owner.ready:set()
       end
       return
     end
     owner.done, owner.value = true, event.value
-    if event.error then owner.err = refusal("wsrpc.call", event.error) end
+    if event.error then owner.err = failure.refusal("wsrpc.call", event.error) end
     owner.event:set()
   end,
   next = function(_, _, event) event.owner:push(event.value) end,
   ["end"] = function(self, _, event)
     self.streams[event.owner] = nil
     event.owner.confirmed = true
-    event.owner:finish(event.error and refusal("wsrpc.stream", event.error))
+    event.owner:finish(event.error and failure.refusal("wsrpc.stream", event.error))
   end,
   stray = function(self, _, event)
     log.warn("the other side complains", { peer = self:address(), error = tostring(event.error.message) })
@@ -304,20 +301,6 @@ local function disconnected(self, current, err, again)
 end
 
 --- Asks for a stream's values.
----@param self wsrpc.Peer
----@param one wsrpc.Stream
----@return true? ok
----@return cosocket.Error? err
-local function attach(self, one)
-  local current = self.session --[[@as wsrpc.Session]]
-  -- What still waits here counts.
-  local credit = math.max(1, one.window - one:waiting())
-  local feed, err = current:subscribe(one.name, one.params, credit, one)
-  if not feed then return nil, err end
-  one.feed, one.taken = feed, 0
-  return true
-end
-
 --- Speaks on a connection until it is over.
 ---@async
 ---@param connection websocket.Connection
@@ -338,7 +321,7 @@ function Peer:run(connection, again, everyone)
   local _, raised = pcall(cosocket.group, function()
     cosocket.spawn("wsrpc sender", send_all, self, connection, current)
     for one in pairs(self.streams) do
-      local attached, err = attach(self, one)
+      local attached, err = self:attach(one)
       if not attached then
         self.streams[one] = nil
         one:finish(err)
@@ -361,10 +344,9 @@ end
 
 --- The session, once a connection is open.
 ---@async
----@param self wsrpc.Peer
 ---@return wsrpc.Session? session
 ---@return cosocket.Error? err
-local function present(self)
+function Peer:present()
   while true do
     local current = self.session
     if current and not self.cut then return current end
@@ -372,291 +354,6 @@ local function present(self)
     if self.cut then return nil, self.cut end
     local ok, err = self.opened:wait()
     if not ok then return nil, err end
-  end
-end
-
--- Calling -----------------------------------------------------------------------
-
----@param op string
----@param name any
----@param params any
----@param level integer
-local function check(op, name, params, level)
-  if type(name) ~= "string" then error(("%s: the method must be a string, not a %s"):format(op, type(name)), level + 1) end
-  if params ~= nil and type(params) ~= "table" then
-    error(("%s: params must be a table (a list or by name), not a %s"):format(op, type(params)), level + 1)
-  end
-end
-
---- Raises what is the caller's mistake.
----@param op string
----@param err cosocket.Error
----@param level integer
----@return nil
----@return cosocket.Error
-local function unsent(op, err, level)
-  if err.kind == "protocol" then error(("%s: %s"):format(op, err.message), level + 1) end
-  return nil, err
-end
-
---- Somebody who waits for answers.
----@class wsrpc.Waiter
----@field id integer?
----@field session wsrpc.Session?
----@field done boolean?
----@field value any
----@field err cosocket.Error?
----@field event cosocket.Event
-local Waiter = {}
-
---- Whoever waits no more has given the call up: a deadline, a cancelled task.
-function Waiter:__close()
-  if not self.done and self.id then
-    self.session:cancel(self.id)
-    self.peer:flush()
-  end
-end
-
---- The protocol's errors in their place; the deadline of a call in words.
----@param name string
----@param seconds number
----@param began number
----@param err cosocket.Error
----@return cosocket.Error
-local function why_not(name, seconds, began, err)
-  if err.kind == "timeout" and now() - began >= seconds then
-    return cosocket.error("timeout", "wsrpc.call", ("%s was not answered within %g s"):format(name, seconds))
-  end
-  return err
-end
-
----@async
----@param self wsrpc.Peer
----@param name string
----@param params table?
----@return any result
----@return cosocket.Error? err
-local function call(self, name, params)
-  local current, err = present(self)
-  if not current then return nil, err end
-  local waiter <close> = setmetatable({ event = cosocket.event(), peer = self, session = current }, Waiter)
-  local id
-  id, err = current:request(name, params, waiter)
-  if not id then return nil, err end
-  waiter.id = id
-  self:flush()
-  local ok, why = waiter.event:wait()
-  if not ok and not waiter.done then return nil, why end
-  if waiter.err then return nil, waiter.err end
-  return waiter.value
-end
-
---- Calls a method of the other side, and waits for the answer; while there is no connection, for one, too. When the time
---- is up, or the task is cancelled, the other side is told (`$/cancelRequest`).
----@async
----@param name string
----@param params? table A list, or params by name.
----@param timeout? number Seconds. Default: the option `call_timeout`.
----@return any result `json.null` for null.
----@return cosocket.Error? err `refused` with `code`, `message` and `data` of the error object; `timeout`, `closed`, `limit`, `protocol`
-function Peer:call(name, params, timeout)
-  check("peer:call", name, params, 2)
-  local seconds, began = timeout or self.options.call_timeout or CALL_TIMEOUT, now()
-  local result, err = cosocket.deadline(seconds, call, self, name, params)
-  if result ~= nil then return result end
-  ---@cast err cosocket.Error
-  if err.kind == "protocol" and err.op ~= "wsrpc.call" then return unsent("peer:call", err, 2) end
-  return nil, why_not(name, seconds, began, err)
-end
-
---- Tells the other side something; no answer comes. Waits for a connection, and while much waits to be sent.
----@async
----@param name string
----@param params? table
----@return true? ok It is on its way.
----@return cosocket.Error? err
-function Peer:notify(name, params)
-  check("peer:notify", name, params, 2)
-  local current, err = present(self)
-  if not current then return nil, err end
-  local ok, why = current:notify(name, params)
-  if not ok then return unsent("peer:notify", why --[[@as cosocket.Error]], 2) end
-  self:flush()
-  return self:wait_for_room()
-end
-
----@class wsrpc.BatchRequest
----@field [1] string The method.
----@field [2] table? Its params.
----@field notify boolean? Whether it is a notification.
-
----@class wsrpc.BatchAnswer
----@field result any
----@field error cosocket.Error?
-
----@async
----@param self wsrpc.Peer
----@param entries wsrpc.BatchEntry[]
----@param event cosocket.Event
----@return true? ok
----@return cosocket.Error? err
-local function batch(self, entries, event)
-  local current, err = present(self)
-  if not current then return nil, err end
-  local waiters = {}
-  local guard <close> = setmetatable({}, {
-    __close = function()
-      for _, waiter in ipairs(waiters) do Waiter.__close(waiter) end
-    end,
-  })
-  for _, entry in ipairs(entries) do
-    local owner = entry.owner
-    if owner then
-      owner.peer, owner.session, owner.event = self, current, event
-      waiters[#waiters + 1] = owner
-    end
-  end
-  local ids
-  ids, err = current:batch(entries)
-  if not ids then return nil, err end
-  for i, id in ipairs(ids) do waiters[i].id = id end
-  self:flush()
-  for _, waiter in ipairs(waiters) do
-    while not waiter.done do
-      event:clear()
-      local ok, why = event:wait()
-      if not ok then return nil, why end
-    end
-  end
-  return true
-end
-
---- Makes several calls as one message: `peer:batch({ { "sum", { 1, 2 } }, { "log", { "x" }, notify = true } })`.
----@async
----@param requests wsrpc.BatchRequest[]
----@param timeout? number Seconds. Default: the option `call_timeout`.
----@return wsrpc.BatchAnswer[]? answers One for each call, in order; none for notifications.
----@return cosocket.Error? err
-function Peer:batch(requests, timeout)
-  if type(requests) ~= "table" or #requests == 0 then error("peer:batch: a list of requests is wanted", 2) end
-  local entries, owners = {}, {}
-  for i, one in ipairs(requests) do
-    if type(one) ~= "table" then error(("peer:batch: request %d must be a table"):format(i), 2) end
-    check("peer:batch", one[1], one[2], 2)
-    local owner = not one.notify and {} or nil
-    entries[i] = { method = one[1], params = one[2], owner = owner }
-    if owner then owners[#owners + 1] = owner end
-  end
-  local seconds, began = timeout or self.options.call_timeout or CALL_TIMEOUT, now()
-  local ok, err = cosocket.deadline(seconds, batch, self, entries, cosocket.event())
-  if not ok then
-    ---@cast err cosocket.Error
-    if err.kind == "protocol" then return unsent("peer:batch", err, 2) end
-    return nil, why_not("the batch", seconds, began, err)
-  end
-  local answers = {}
-  for i, owner in ipairs(owners) do answers[i] = { result = owner.value, error = owner.err } end
-  return answers
-end
-
--- Streams -----------------------------------------------------------------------
-
----@async
----@param self wsrpc.Peer
----@param one wsrpc.Stream
----@return true? ok
----@return cosocket.Error? err
-local function subscribe(self, one)
-  local current, err = present(self)
-  if not current then return nil, err end
-  self.streams[one] = true
-  local ok, why = attach(self, one)
-  if not ok then return nil, why end
-  self:flush()
-  while not one.confirmed and not one.over do
-    one.ready:clear()
-    ok, why = one.ready:wait()
-    if not ok then return nil, why end
-  end
-  if not one.confirmed then return nil, one.err end
-  return true
-end
-
----@async
----@param self wsrpc.Peer
----@param op string
----@param name string
----@param params table?
----@param options wsrpc.StreamOptions?
----@param level integer
----@return wsrpc.Stream? stream
----@return cosocket.Error? err
-local function open_stream(self, op, name, params, options, level)
-  check(op, name, params, level + 1)
-  options = cosocket.check_options(op, options, stream.options, level + 1)
-  if options.window and options.window < 1 then error(op .. ": window must be at least 1", level + 1) end
-  local one = stream.new(self, name, params, options)
-  local seconds, began = self.options.call_timeout or CALL_TIMEOUT, now()
-  local ok, err = cosocket.deadline(seconds, subscribe, self, one)
-  if ok then return one end
-  ---@cast err cosocket.Error
-  one:close()
-  self.streams[one] = nil
-  if err.kind == "protocol" and err.op ~= "wsrpc.call" then return unsent(op, err, level + 1) end
-  return nil, why_not(name, seconds, began, err)
-end
-
---- Subscribes to a stream of the other side: `stream:next()` waits for values, `stream:close()` ends it.
----@async
----@param name string
----@param params? table
----@param options? wsrpc.StreamOptions
----@return wsrpc.Stream? stream
----@return cosocket.Error? err As of `call`.
-function Peer:subscribe(name, params, options)
-  return open_stream(self, "peer:subscribe", name, params, options, 2)
-end
-
---- `for reading in peer:stream("temperature", { sensor = 1 }) do`: the values of a stream. The loop ends when the other
---- side ends the stream; leaving it ends it over there. What is not the clean end is raised.
----@async
----@param name string
----@param params? table
----@param options? wsrpc.StreamOptions
----@return fun(): any
----@return nil
----@return nil
----@return wsrpc.Stream
-function Peer:stream(name, params, options)
-  local one, why = open_stream(self, "peer:stream", name, params, options, 2)
-  if not one then error(why, 0) end
-  return function()
-    local value, err = one:next()
-    if err then error(err, 0) end
-    return value
-  end, nil, nil, one
-end
-
---- Lets more values of a stream come.
----@package
----@param feed wsrpc.Feed
----@param count integer
-function Peer:grant(feed, count)
-  if not self.session then return end
-  self.session:grant(feed, count)
-  self:flush()
-end
-
---- Ends a stream of ours.
----@package
----@param one wsrpc.Stream
-function Peer:unsubscribe(one)
-  self.streams[one] = nil
-  local feed = one.feed
-  one.feed = nil
-  if feed and self.session then
-    self.session:unsubscribe(feed)
-    self:flush()
   end
 end
 
@@ -709,7 +406,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Peer:wait_open()
-  local current, err = present(self)
+  local current, err = self:present()
   return current and true, err
 end
 
@@ -790,6 +487,7 @@ function peer.new(methods, options, config)
     config = config,
     options = options,
     methods = methods,
+    call_timeout = options.call_timeout or CALL_TIMEOUT,
     handler_timeout = options.handler_timeout or HANDLER_TIMEOUT,
     running = {},
     streams = {},
@@ -800,8 +498,5 @@ function peer.new(methods, options, config)
     room = cosocket.event(),
   }, Peer)
 end
-
-peer.code = message.code
-peer.null = json.null
 
 return peer
