@@ -17,6 +17,7 @@ mod suite;
 mod tools;
 mod transcript;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -150,7 +151,7 @@ fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
 
 /// Installs what the suites miss. It was asked for, so not being able to is a failure, not a skip.
 fn install(suites: &[&Suite], report: &mut Report) {
-    let missing = tools::missing(suites.iter().flat_map(|suite| suite.needs).copied());
+    let missing = tools::missing(suites.iter().flat_map(|suite| suite.tools()));
     if missing.is_empty() {
         return;
     }
@@ -164,7 +165,7 @@ fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
     let mut all_missing = Vec::new();
     for suite in suites {
         println!("{:<10} {}", suite.name, suite.about);
-        let missing = tools::missing(suite.needs.iter().copied());
+        let missing = tools::missing(suite.tools());
         if !missing.is_empty() {
             println!("{:<10} {}", "", tools::sentence(&missing));
             all_missing.extend(missing);
@@ -215,14 +216,19 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
             return Err(format!("there is no suite `{name}`; there are {}", known.join(", ")));
         }
     }
-    if let Some(name) = &options.server
-        && !server::KINDS.iter().any(|kind| kind.name == name)
-    {
-        let known: Vec<&str> = server::KINDS.iter().map(|kind| kind.name).collect();
-        return Err(format!("there is no server `{name}`; there are {}", known.join(", ")));
+    let named = |suite: &&Suite| options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(named).collect();
+    let Some(server) = &options.server else { return Ok(suites) };
+    let known: BTreeSet<&str> = suites.iter().flat_map(|suite| suite.servers).map(|kind| kind.name).collect();
+    if !known.contains(server.as_str()) {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+        let which = if options.suites.is_empty() { "there is" } else { "these suites have" };
+        return Err(match known.as_str() {
+            "" => format!("{which} no server `{server}`, nor any other"),
+            known => format!("{which} no server `{server}`; there are {known}"),
+        });
     }
-    let wanted = |suite: &&Suite| options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name);
-    Ok(SUITES.iter().filter(wanted).collect())
+    Ok(suites.into_iter().filter(|suite| suite.servers.iter().any(|kind| kind.name == server)).collect())
 }
 
 /// An interrupted run leaves no server and no folder behind.
@@ -265,10 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn only_suites_against_a_server_run_when_it_is_named() {
+        assert_eq!(names(&["--server", "exim"]).unwrap(), ["smtp"]);
+        assert_eq!(names(&["mqtt", "lua", "--server", "mosquitto"]).unwrap(), ["mqtt"]);
+    }
+
+    #[test]
     fn an_unknown_suite_or_server_is_named_with_the_known_ones() {
         let error = names(&["mqt"]).unwrap_err();
         assert!(error.contains("`mqt`") && error.contains("mqtt, "), "{error}");
         let error = names(&["--server", "mosquito"]).unwrap_err();
         assert!(error.contains("`mosquito`") && error.contains("mosquitto"), "{error}");
+        let error = names(&["smtp", "--server", "mosquitto"]).unwrap_err();
+        assert_eq!(error, "these suites have no server `mosquitto`; there are exim, postfix");
+        assert_eq!(
+            names(&["lua", "--server", "exim"]).unwrap_err(),
+            "these suites have no server `exim`, nor any other"
+        );
     }
 }

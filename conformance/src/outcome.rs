@@ -36,12 +36,35 @@ impl From<Result<(), String>> for Outcome {
 pub struct CaseResult {
     /// The suite's name.
     pub suite: &'static str,
-    /// The case's name, unique in its suite.
+    /// The server it ran against, if there was one.
+    pub server: Option<String>,
+    /// The case's name, unique in its suite against one server.
     pub name: String,
     /// What became of it.
     pub outcome: Outcome,
     /// How long it took, if that is known of the single case.
     pub time: Option<Duration>,
+}
+
+impl CaseResult {
+    /// "mqtt mosquitto: statement", or without a server "lua: statement".
+    pub fn title(&self) -> String {
+        match &self.server {
+            Some(server) => format!("{} {server}: {}", self.suite, self.name),
+            None => format!("{}: {}", self.suite, self.name),
+        }
+    }
+}
+
+/// A server that took part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerRun {
+    /// Its name, as results carry it.
+    pub name: String,
+    /// Its version, as numbers with dots; empty when it is not known.
+    pub version: String,
+    /// How it ran: "native", "container", or the address of one that somebody else runs.
+    pub way: String,
 }
 
 /// How many cases came to what end.
@@ -63,6 +86,11 @@ impl Counts {
             Outcome::Failed(_) => self.failed += 1,
             Outcome::Skipped(_) => self.skipped += 1,
         }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.passed + self.failed + self.skipped
     }
 }
 

@@ -1,31 +1,37 @@
 //! What the person (or the log) sees: progress while it runs, every failure in full, every skip with its reason,
-//! the counts in the last line. With a folder, the same for programs: `results.txt` and `junit.xml`.
+//! a table, the counts in the last line. With a folder, the same for programs: `results.txt` and `junit.xml`.
 
-use std::collections::BTreeMap;
+mod junit;
+mod terminal;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{IsTerminal, Write as _, stdout};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::outcome::{CaseResult, Counts, Outcome};
-
-/// Longest progress line; terminals narrower than this are rare.
-const PROGRESS_WIDTH: usize = 100;
-/// How many skipped cases of one reason are named on the screen; all of them are in the report's folder.
-const SKIPS_NAMED: usize = 8;
+use crate::outcome::{CaseResult, Counts, Outcome, ServerRun};
+use terminal::Terminal;
 
 /// Takes results as they come.
 #[derive(Debug)]
 pub struct Report {
-    terminal: bool,
+    terminal: Terminal,
     started: Instant,
     suite: &'static str,
     suite_started: Instant,
     suite_counts: Counts,
+    server: Option<String>,
     results: Vec<CaseResult>,
-    /// Time each suite took, in the order they ran.
-    suites: Vec<(&'static str, Counts, Duration)>,
+    suites: Vec<SuiteRun>,
+    servers: Vec<ServerRun>,
+}
+
+/// A suite that has run.
+#[derive(Debug)]
+struct SuiteRun {
+    name: &'static str,
+    counts: Counts,
+    time: Duration,
 }
 
 impl Report {
@@ -33,44 +39,59 @@ impl Report {
     pub fn new() -> Self {
         let now = Instant::now();
         Self {
-            terminal: stdout().is_terminal(),
+            terminal: Terminal::new(),
             started: now,
             suite: "",
             suite_started: now,
             suite_counts: Counts::default(),
+            server: None,
             results: Vec::new(),
             suites: Vec::new(),
+            servers: Vec::new(),
         }
     }
 
-    /// A suite begins.
+    /// A suite begins; its results are against no server until it says so.
     pub fn begin(&mut self, suite: &'static str) {
         self.suite = suite;
         self.suite_started = Instant::now();
         self.suite_counts = Counts::default();
+        self.server = None;
         self.progress("");
+    }
+
+    /// Results from here on are against this server.
+    pub fn against(&mut self, server: Option<&str>) {
+        self.server = server.map(str::to_owned);
+    }
+
+    /// The server that results are against at present.
+    pub fn server_of_results(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// A server takes part. Saying so again changes nothing.
+    pub fn server(&mut self, server: ServerRun) {
+        if !self.servers.contains(&server) {
+            self.servers.push(server);
+        }
     }
 
     /// What goes on now; seen on a terminal only.
     pub fn progress(&self, what: &str) {
-        if self.terminal {
-            let line = format!("{:<10} {:>6.1} s  {what}", self.suite, self.suite_started.elapsed().as_secs_f64());
-            let line: String = line.chars().take(PROGRESS_WIDTH).collect();
-            print!("\r\x1b[2K{line}");
-            let _ = stdout().flush();
-        }
+        self.terminal.progress(self.suite, self.server.as_deref(), self.suite_started.elapsed(), what);
     }
 
     /// A case of the present suite has ended.
     pub fn case(&mut self, name: impl Into<String>, outcome: Outcome, time: Option<Duration>) {
-        let name = name.into();
-        self.suite_counts.add(&outcome);
-        if let Outcome::Failed(why) = &outcome {
-            self.say(&format!("FAILED     {}: {name}\n{}", self.suite, indented(why)));
+        let result = CaseResult { suite: self.suite, server: self.server.clone(), name: name.into(), outcome, time };
+        self.suite_counts.add(&result.outcome);
+        if let Outcome::Failed(why) = &result.outcome {
+            self.say(&format!("FAILED     {}\n{}", result.title(), indented(why)));
         } else {
-            self.progress(&name);
+            self.progress(&result.name);
         }
-        self.results.push(CaseResult { suite: self.suite, name, outcome, time });
+        self.results.push(result);
     }
 
     /// Whether nothing has been run at all.
@@ -85,17 +106,14 @@ impl Report {
 
     /// The present suite has ended.
     pub fn end(&mut self) {
-        let time = self.suite_started.elapsed();
-        self.say(&format!("{:<10} {} ({:.1} s)", self.suite, self.suite_counts, time.as_secs_f64()));
-        self.suites.push((self.suite, self.suite_counts, time));
+        let (name, counts, time) = (self.suite, self.suite_counts, self.suite_started.elapsed());
+        self.say(&format!("{name:<10} {counts} ({:.1} s)", time.as_secs_f64()));
+        self.suites.push(SuiteRun { name, counts, time });
     }
 
     /// Prints lines that stay.
     pub fn say(&self, text: &str) {
-        if self.terminal {
-            print!("\r\x1b[2K");
-        }
-        println!("{text}");
+        self.terminal.say(text);
     }
 
     /// Names what failed and what was skipped, and ends with the counts.
@@ -104,26 +122,18 @@ impl Report {
         for result in &self.results {
             counts.add(&result.outcome);
         }
-        let skips = self.skips();
+        let skips = terminal::skips(self);
         if !skips.is_empty() {
-            self.say("\nSkipped:");
-            for ((suite, reason), names) in skips {
-                self.say(&format!("  {suite} ({}): {reason}", names.len()));
-                for name in names.iter().take(SKIPS_NAMED) {
-                    self.say(&format!("    {name}"));
-                }
-                if names.len() > SKIPS_NAMED {
-                    self.say(&format!("    and {} more", names.len() - SKIPS_NAMED));
-                }
-            }
+            self.say(&format!("\nSkipped:\n{}", skips.trim_end()));
         }
         if counts.failed > 0 {
             self.say("\nFailed:");
             for result in self.results.iter().filter(|result| matches!(result.outcome, Outcome::Failed(_))) {
-                self.say(&format!("  {}: {}", result.suite, result.name));
+                self.say(&format!("  {}", result.title()));
             }
         }
-        self.say(&format!("\n{} suites in {:.0} s", self.suites.len(), self.started.elapsed().as_secs_f64()));
+        self.say(&format!("\n{}", terminal::summary(self)));
+        self.say(&format!("{} suites in {:.0} s", self.suites.len(), self.started.elapsed().as_secs_f64()));
         self.say(&counts.to_string());
         counts
     }
@@ -135,24 +145,15 @@ impl Report {
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("results.txt"), self.results_text())?;
-        fs::write(folder.join("junit.xml"), self.junit())
-    }
-
-    fn skips(&self) -> BTreeMap<(&str, &str), Vec<&str>> {
-        let mut skips: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-        for result in &self.results {
-            if let Outcome::Skipped(reason) = &result.outcome {
-                skips.entry((result.suite, reason)).or_default().push(&result.name);
-            }
-        }
-        skips
+        fs::write(folder.join("junit.xml"), junit::text(self))
     }
 
     fn results_text(&self) -> String {
         let mut text = String::new();
-        for CaseResult { suite, name, outcome, time } in &self.results {
+        for CaseResult { suite, server, name, outcome, time } in &self.results {
             let seconds = time.map_or(String::new(), |time| format!("{:.3} s", time.as_secs_f64()));
-            let _ = write!(text, "{:<8} {suite:<10} {seconds:>10}  {name}", outcome.word());
+            let server = server.as_deref().unwrap_or("-");
+            let _ = write!(text, "{:<8} {suite:<12} {server:<10} {seconds:>10}  {name}", outcome.word());
             match outcome {
                 Outcome::Passed => text.push('\n'),
                 Outcome::Skipped(why) => {
@@ -165,65 +166,26 @@ impl Report {
         }
         text
     }
-
-    fn junit(&self) -> String {
-        let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
-        for (suite, counts, time) in &self.suites {
-            let total = counts.passed + counts.failed + counts.skipped;
-            let _ = writeln!(
-                text,
-                "  <testsuite name=\"{suite}\" tests=\"{total}\" failures=\"{}\" skipped=\"{}\" time=\"{:.3}\">",
-                counts.failed,
-                counts.skipped,
-                time.as_secs_f64()
-            );
-            for result in self.results.iter().filter(|result| result.suite == *suite) {
-                let seconds = result.time.unwrap_or_default().as_secs_f64();
-                let name = escaped(&result.name);
-                let _ = write!(text, "    <testcase classname=\"{suite}\" name=\"{name}\" time=\"{seconds:.3}\"");
-                let _ = match &result.outcome {
-                    Outcome::Passed => writeln!(text, "/>"),
-                    Outcome::Skipped(why) => writeln!(text, "><skipped message=\"{}\"/></testcase>", escaped(why)),
-                    Outcome::Failed(why) => writeln!(text, "><failure>{}</failure></testcase>", escaped(why)),
-                };
-            }
-            text.push_str("  </testsuite>\n");
-        }
-        text.push_str("</testsuites>\n");
-        text
-    }
 }
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Text as it may stand in an XML attribute or element. XML 1.0 has no way to write most control characters.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' => out.push_str("&#10;"),
-            c if c.is_control() && c != '\t' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    /// A suite that has run, with one case of each outcome, two of them against a server.
+    pub fn report() -> Report {
         let mut report = Report::new();
-        report.terminal = false;
+        report.terminal.is_watched = false;
         report.begin("mqtt");
         report.case("holds", Outcome::Passed, Some(Duration::from_millis(1500)));
+        report.against(Some("nats"));
+        let server = ServerRun { name: "nats".into(), version: "2.9".into(), way: "native".into() };
+        report.server(server.clone());
+        report.server(server);
         report.case("a < b", Outcome::Failed("1 & 2\n\u{1b}[0m".into()), None);
         report.case("later", Outcome::Skipped("no broker".into()), None);
         report.end();
@@ -236,23 +198,27 @@ mod tests {
     }
 
     #[test]
-    fn skips_are_gathered_by_reason() {
-        let report = report();
-        let skips: Vec<_> = report.skips().into_iter().collect();
-        assert_eq!(skips, [(("mqtt", "no broker"), vec!["later"])]);
+    fn a_server_takes_part_once() {
+        assert_eq!(report().servers.len(), 1);
     }
 
     #[test]
-    fn a_report_for_programs_is_well_formed() {
+    fn a_new_suite_is_against_no_server() {
+        let mut report = report();
+        report.begin("lua");
+        assert_eq!(report.server_of_results(), None);
+    }
+
+    #[test]
+    fn results_are_lines_with_their_suite_and_server() {
         let folder = tempfile::tempdir().unwrap();
         let deeper = folder.path().join("a/b");
         report().write(&deeper).unwrap();
-        let junit = fs::read_to_string(deeper.join("junit.xml")).unwrap();
-        assert!(junit.contains("<testsuite name=\"mqtt\" tests=\"3\" failures=\"1\" skipped=\"1\""), "{junit}");
-        assert!(junit.contains("name=\"a &lt; b\" time=\"0.000\"><failure>1 &amp; 2&#10;\u{fffd}[0m</failure>"));
-        assert!(junit.contains("name=\"holds\" time=\"1.500\"/>"));
-        assert!(junit.contains("<skipped message=\"no broker\"/></testcase>"));
+        assert!(deeper.join("junit.xml").is_file());
         let results = fs::read_to_string(deeper.join("results.txt")).unwrap();
-        assert_eq!(results.lines().next(), Some("passed   mqtt          1.500 s  holds"));
+        let lines: Vec<&str> = results.lines().collect();
+        assert_eq!(lines[0], "passed   mqtt         -             1.500 s  holds");
+        assert_eq!(lines[1], "failed   mqtt         nats                   a < b");
+        assert_eq!(lines.last(), Some(&"skipped  mqtt         nats                   later  (no broker)"));
     }
 }

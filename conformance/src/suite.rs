@@ -23,7 +23,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::certificates::Certificates;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, ServerRun};
 use crate::process::{self, Finished};
 use crate::report::Report;
 use crate::server::{self, Server};
@@ -36,14 +36,23 @@ pub struct Suite {
     pub name: &'static str,
     /// What it proves, in a few words.
     pub about: &'static str,
-    /// The programs it needs.
+    /// The programs it needs, besides what its servers need.
     pub needs: &'static [Tool],
+    /// The servers that the harness starts for it.
+    pub servers: &'static [&'static server::Kind],
     /// The most it may take; whatever it runs then is ended, and the case fails.
     pub time_max: Duration,
     /// The names of its cases, as far as they are known without running it.
     pub cases: fn(&Setting) -> Result<Vec<String>, String>,
     /// Runs it. An error is a failure of the suite itself, and counts as a failed case.
     pub run: fn(&mut Context<'_>) -> Result<(), String>,
+}
+
+impl Suite {
+    /// Every program it needs.
+    pub fn tools(&self) -> impl Iterator<Item = Tool> + '_ {
+        self.needs.iter().chain(self.servers.iter().flat_map(|kind| kind.needs)).copied()
+    }
 }
 
 /// Every suite there is, in the order they run.
@@ -73,6 +82,21 @@ pub struct Elsewhere {
     pub url: String,
     /// The authority that signed its certificate.
     pub ca: Option<PathBuf>,
+}
+
+impl Elsewhere {
+    /// What the report says of it: its host, and its address without the user's name and password.
+    pub fn server(&self) -> ServerRun {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
+        let (authority, _) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let address = match authority.rsplit_once('@') {
+            Some((_, address)) => address,
+            // A password may hold any of them.
+            None if rest.contains('@') => "elsewhere",
+            None => authority,
+        };
+        ServerRun { name: address.to_owned(), version: String::new(), way: format!("{scheme}://{address}") }
+    }
 }
 
 /// What the person asked for, and where things are.
@@ -107,7 +131,12 @@ impl Setting {
 
     /// The kinds of server that are to run.
     pub fn kinds(&self) -> impl Iterator<Item = &'static server::Kind> + '_ {
-        server::KINDS.iter().copied().filter(|kind| self.server.as_deref().is_none_or(|name| name == kind.name))
+        server::KINDS.iter().copied().filter(|kind| self.wants_server(kind))
+    }
+
+    /// Whether cases against this kind of server are to run.
+    pub fn wants_server(&self, kind: &server::Kind) -> bool {
+        self.server.as_deref().is_none_or(|name| name == kind.name)
     }
 
     /// Files below the folder `path` of the project that end in `ending`, sorted; as paths from the top folder on.
@@ -163,13 +192,20 @@ impl<'a> Context<'a> {
         Self { setting, report, deadline: Instant::now() + time_max, time_max, servers }
     }
 
+    /// Results from here on are against this kind of server; false when cases against it are not to run.
+    pub fn against(&mut self, kind: &server::Kind) -> bool {
+        self.report.against(Some(kind.name));
+        self.setting.wants_server(kind)
+    }
+
     /// Runs one case, if it is wanted.
     pub fn case(&mut self, name: &str, case: impl FnOnce(&mut Self) -> Outcome) {
         if self.setting.wants(name) {
             self.report.progress(name);
-            let started = Instant::now();
+            let (started, against) = (Instant::now(), self.report.server_of_results().map(str::to_owned));
             let outcome = case(self);
             self.report.case(name, outcome, Some(started.elapsed()));
+            self.report.against(against.as_deref());
         }
     }
 
@@ -202,12 +238,19 @@ impl<'a> Context<'a> {
         self.deadline.saturating_duration_since(Instant::now()).min(self.time_max)
     }
 
-    /// A server of this kind, started when it is first asked for.
+    /// A server of this kind, started when it is first asked for. A case that asks for one is a case against it, unless
+    /// its suite has said before [which](Self::against) it is.
     ///
     /// # Errors
     /// `Skipped` when programs are missing, `Failed` when it does not start.
     pub fn server(&mut self, kind: &'static server::Kind) -> Result<(&mut Server, &Certificates), Outcome> {
-        self.servers.get(self.setting, kind)
+        if self.report.server_of_results().is_none() {
+            self.report.against(Some(kind.name));
+        }
+        let server = self.servers.get(self.setting, kind)?;
+        let version = (kind.version)().unwrap_or_default();
+        self.report.server(ServerRun { name: kind.name.to_owned(), version, way: "native".to_owned() });
+        Ok(server)
     }
 
     /// The present outcome when tools are missing.
@@ -330,6 +373,19 @@ pub mod tests {
         let setting = setting(folder.path(), None);
         assert_eq!(setting.files("lua", ".lua").unwrap(), ["lua/net/a.lua", "lua/z.lua"]);
         assert_eq!(setting.files("examples", ".lua").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_report_names_a_server_elsewhere_without_its_password() {
+        for (url, name, way) in [
+            ("mqtts://ann:secret@h.example:8883", "h.example:8883", "mqtts://h.example:8883"),
+            ("mqtts://ann:se/cret@h.example:8883", "elsewhere", "mqtts://elsewhere"),
+            ("wss://h.example/mqtt?token=secret", "h.example", "wss://h.example"),
+            ("mqtt://[::1]:1883/", "[::1]:1883", "mqtt://[::1]:1883"),
+        ] {
+            let server = Elsewhere { url: url.to_owned(), ca: None }.server();
+            assert_eq!((server.name.as_str(), server.way.as_str()), (name, way));
+        }
     }
 
     #[test]

@@ -89,8 +89,7 @@ impl Comparison {
     }
 
     /// Reports each result, judged by what is expected of the server's `version`, and when everything has run
-    /// (`complete`) each case that is known and did not. With `--accept`, writes down what has come out. `before` comes
-    /// before the names in the report.
+    /// (`complete`) each case that is known and did not. With `--accept`, writes down what has come out.
     ///
     /// # Errors
     /// In words, when the file cannot be written, or should not.
@@ -100,29 +99,24 @@ impl Comparison {
         version: &str,
         results: &[(String, LuaTest)],
         complete: bool,
-        before: &str,
     ) -> Result<(), String> {
         if context.setting.accept {
-            return self.accept(context, results, before);
+            return self.accept(context, results);
         }
-        for (name, test) in results {
-            let whole = format!("{before}{name}");
-            if context.setting.wants(&whole) {
-                let outcome = self.expected.judge(version, name, test.outcome.clone());
-                context.report.case(whole, outcome, Some(test.time));
-            }
+        for (name, test) in results.iter().filter(|(name, _)| context.setting.wants(name)) {
+            let outcome = self.expected.judge(version, name, test.outcome.clone());
+            context.report.case(name, outcome, Some(test.time));
         }
-        for name in self.names().filter(|name| complete && !results.iter().any(|(seen, _)| seen == name)) {
-            let whole = format!("{before}{name}");
-            if context.setting.wants(&whole) {
+        for name in self.names().filter(|name| complete && context.setting.wants(name)) {
+            if !results.iter().any(|(seen, _)| seen == name) {
                 let why = "known, but no longer there: write that down with --accept";
-                context.report.case(whole, Outcome::Failed(why.to_owned()), None);
+                context.report.case(name, Outcome::Failed(why.to_owned()), None);
             }
         }
         Ok(())
     }
 
-    fn accept(&self, context: &mut Context<'_>, results: &[(String, LuaTest)], before: &str) -> Result<(), String> {
+    fn accept(&self, context: &mut Context<'_>, results: &[(String, LuaTest)]) -> Result<(), String> {
         if context.setting.case.is_some() {
             return Err("--accept takes all cases: leave --case out".to_owned());
         }
@@ -131,7 +125,7 @@ impl Comparison {
         fs::write(context.setting.root.join(path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
         context.report.say(&format!("{path} is written anew: look at what changed"));
         for (name, test) in results {
-            context.report.case(format!("{before}{name}"), test.outcome.clone(), Some(test.time));
+            context.report.case(name, test.outcome.clone(), Some(test.time));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ pub const SUITE: Suite = Suite {
     name: "cargo",
     about: "cargo test --workspace, documentation examples included",
     needs: &[],
+    servers: &[],
     time_max: Duration::from_secs(25 * 60),
     cases: |_| Ok(Vec::new()),
     run,

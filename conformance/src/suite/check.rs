@@ -9,6 +9,7 @@ pub const SUITE: Suite = Suite {
     name: "check",
     about: "moonwire check over lua/, examples/ and conformance/",
     needs: &[],
+    servers: &[],
     time_max: Duration::from_secs(5 * 60),
     cases: files,
     run,

@@ -22,6 +22,7 @@ pub const SUITE: Suite = Suite {
     name: "docs",
     about: "the code blocks of the documents are run",
     needs: &[],
+    servers: &[],
     time_max: Duration::from_secs(15 * 60),
     cases,
     run,

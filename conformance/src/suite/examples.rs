@@ -13,6 +13,7 @@ pub const SUITE: Suite = Suite {
     name: "examples",
     about: "every script of examples/ runs by itself and prints what is expected",
     needs: &[],
+    servers: &[&mosquitto::KIND],
     time_max: Duration::from_secs(10 * 60),
     cases,
     run,
@@ -25,7 +26,7 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for script in setting.files("examples", ".lua")? {
         let through_broker = takes_broker(setting, &script)?;
-        names.push(script.clone());
+        names.extend(setting.server.is_none().then(|| script.clone()));
         names.extend(through_broker.then(|| through_mosquitto(&script)));
     }
     Ok(names)
@@ -33,7 +34,9 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     for script in context.setting.files("examples", ".lua")? {
-        context.case(&script, |context| run_example(context, &script, &[]).into());
+        if context.setting.server.is_none() {
+            context.case(&script, |context| run_example(context, &script, &[]).into());
+        }
         if takes_broker(context.setting, &script)? {
             context.case(&through_mosquitto(&script), |context| {
                 let (port, ca) = match context.server(&mosquitto::KIND) {

@@ -13,7 +13,8 @@ use crate::server::{Server, web};
 pub const SUITE: Suite = Suite {
     name: "http",
     about: "the HTTP client against nginx, Apache, proxies and servers that are odd, strict or die",
-    needs: web::KIND.needs,
+    needs: &[],
+    servers: &[&web::KIND],
     time_max: Duration::from_secs(15 * 60),
     cases,
     run,
@@ -32,6 +33,7 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let expected = Comparison::read(context.setting, EXPECTED)?;
+    context.against(&web::KIND);
     let environment = match context.server(&web::KIND) {
         Ok((server, certificates)) => environment(server, certificates),
         Err(Outcome::Skipped(reason)) => {
@@ -57,7 +59,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         context.report.case("the files run to their end", Outcome::Failed(wrong), None);
     }
     let results: Vec<_> = tests.into_iter().map(|test| (case_name(&test.file, &test.name), test)).collect();
-    expected.report(context, &version, &results, complete, "")?;
+    expected.report(context, &version, &results, complete)?;
     context.case(LIVES, |context| match context.server(&web::KIND) {
         Ok((server, _)) => server.lives().into(),
         Err(outcome) => outcome,

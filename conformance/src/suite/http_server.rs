@@ -25,6 +25,7 @@ pub const SUITE: Suite = Suite {
     name: "http_server",
     about: "our HTTP server, asked by curl, http.client, h11, ab, wrk and bytes that smuggle",
     needs: &[CURL, PYTHON, H11, AB, WRK],
+    servers: &[],
     time_max: Duration::from_secs(10 * 60),
     cases: |_| Ok(names()),
     run,

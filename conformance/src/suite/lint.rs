@@ -13,6 +13,7 @@ pub const SUITE: Suite = Suite {
     name: "lint",
     about: "cargo fmt --check, and cargo clippy with every warning an error",
     needs: &[FMT, CLIPPY],
+    servers: &[],
     time_max: Duration::from_secs(15 * 60),
     cases: |_| Ok(COMMANDS.iter().map(|(_, arguments)| format!("cargo {}", arguments.join(" "))).collect()),
     run,

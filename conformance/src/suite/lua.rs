@@ -10,6 +10,7 @@ pub const SUITE: Suite = Suite {
     name: "lua",
     about: "moonwire test lua/test",
     needs: &[],
+    servers: &[],
     time_max: Duration::from_secs(10 * 60),
     cases,
     run,

@@ -17,7 +17,8 @@ use crate::server::{self, Server, mosquitto};
 pub const SUITE: Suite = Suite {
     name: "mqtt",
     about: "the MQTT stack against Mosquitto (or --with URL): versions 5 and 3.1.1, TCP, TLS, WebSocket",
-    needs: mosquitto::KIND.needs,
+    needs: &[],
+    servers: server::KINDS,
     time_max: Duration::from_secs(10 * 60),
     cases,
     run,
@@ -77,38 +78,35 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
     }
     for kind in context.setting.kinds() {
         let expected = read_expected(context.setting, kind)?;
-        let whole = |name: &str| format!("{}: {name}", kind.name);
+        context.against(kind);
         let environment = match context.server(kind) {
             Ok((server, certificates)) => environment(server, certificates),
             Err(Outcome::Skipped(reason)) => {
-                let names: Vec<_> = expected.names().map(whole).collect();
+                let names: Vec<_> = expected.names().map(str::to_owned).collect();
                 context.skip(&names, &reason);
                 continue;
             }
             Err(outcome) => {
-                context.report.case(whole("starts"), outcome, None);
+                context.report.case("starts", outcome, None);
                 continue;
             }
         };
         let version = (kind.version)()?;
         let (mut results, mut complete) = (Vec::new(), true);
         for (flavour, files) in &flavours {
-            let (tests, wrong) = run_flavour(context, &environment, *flavour, files, &|name| whole(name))?;
+            let (tests, wrong) = run_flavour(context, &environment, *flavour, files)?;
             results.extend(tests.into_iter().map(|test| (case_name(*flavour, &test.file, &test.name), test)));
             if let Some(wrong) = wrong {
                 complete = false;
-                context.report.case(
-                    whole(&format!("{} runs to its end", flavour.name())),
-                    Outcome::Failed(wrong),
-                    None,
-                );
+                let name = format!("{} runs to its end", flavour.name());
+                context.report.case(name, Outcome::Failed(wrong), None);
             }
         }
-        expected.report(context, &version, &results, complete, &whole(""))?;
+        expected.report(context, &version, &results, complete)?;
         if context.setting.accept {
             continue;
         }
-        context.case(&whole("lives to the end"), |context| match context.server(kind) {
+        context.case("lives to the end", |context| match context.server(kind) {
             Ok((server, _)) => server.lives().into(),
             Err(outcome) => outcome,
         });
@@ -123,6 +121,9 @@ fn run_elsewhere(
     flavours: &[(Flavour, Vec<String>)],
 ) -> Result<(), String> {
     let transport = transport_of(&elsewhere.url)?;
+    let run = elsewhere.server();
+    context.report.against(Some(&run.name));
+    context.report.server(run);
     let mut environment = vec![(variable_of(transport), elsewhere.url.clone())];
     if let Some(ca) = &elsewhere.ca {
         let ca = std::path::absolute(ca).map_err(|error| format!("{}: {error}", ca.display()))?;
@@ -137,7 +138,7 @@ fn run_elsewhere(
             same => same,
         };
         let flavour = Flavour { transport, ..*flavour };
-        let (tests, wrong) = run_flavour(context, &environment, flavour, files, &str::to_owned)?;
+        let (tests, wrong) = run_flavour(context, &environment, flavour, files)?;
         for test in tests {
             let name = case_name(flavour, &test.file, &test.name);
             if context.setting.wants(&name) {
@@ -184,7 +185,6 @@ fn run_flavour(
     environment: &[(&'static str, String)],
     flavour: Flavour,
     files: &[String],
-    whole: &dyn Fn(&str) -> String,
 ) -> Result<Ran, String> {
     let command = || {
         let mut command = context.setting.moonwire();
@@ -197,7 +197,7 @@ fn run_flavour(
         }
         command
     };
-    let whole = |file: &str, name: &str| whole(&case_name(flavour, file, name));
+    let whole = |file: &str, name: &str| case_name(flavour, file, name);
     against::run_files(context, &command, files.to_vec(), &whole, &format!("{}: ", flavour.name()))
 }
 

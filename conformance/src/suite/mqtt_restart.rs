@@ -23,7 +23,8 @@ use crate::tools;
 pub const SUITE: Suite = Suite {
     name: "mqtt_restart",
     about: "messages on their way while Mosquitto is restarted and killed, and the publisher is killed",
-    needs: mosquitto::KIND.needs,
+    needs: &[],
+    servers: &[&mosquitto::KIND],
     time_max: Duration::from_secs(30 * 60),
     cases: |_| Ok(all_cases().map(|(name, _)| name).collect()),
     run,
@@ -102,10 +103,11 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         context.skip(&names, "it has to end the broker, which is somebody else's");
         return Ok(());
     }
-    if let Err(Outcome::Skipped(reason)) = context.need(SUITE.needs) {
+    if let Err(Outcome::Skipped(reason)) = context.need(mosquitto::KIND.needs) {
         context.skip(&names, &reason);
         return Ok(());
     }
+    context.against(&mosquitto::KIND);
     for (name, plan) in all_cases() {
         context.case(&name, |context| match play(context, plan, &name) {
             Ok(said) => {

@@ -18,39 +18,27 @@ use crate::certificates::Certificates;
 use crate::outcome::Outcome;
 use crate::process::{self, Process};
 use crate::server::{Kind, Server, exim, postfix};
-use crate::tools::Tool;
 
 /// The suite.
 pub const SUITE: Suite = Suite {
     name: "smtp",
     about: "the SMTP stack against Postfix with Dovecot, Exim and aiosmtpd, seen by Python's email package; the outbox",
-    needs: NEEDS,
+    needs: &[],
+    servers: &[&postfix::KIND, &exim::KIND],
     time_max: Duration::from_secs(15 * 60),
     cases,
     run,
 };
 
 const FOLDER: &str = "conformance/smtp";
-/// What Postfix and Exim need.
-const NEEDS: &[Tool] = &{
-    let (postfix, exim) = (postfix::KIND.needs, exim::KIND.needs);
-    let mut all = [postfix[0]; postfix::KIND.needs.len() + exim::KIND.needs.len()];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < postfix.len() { postfix[i] } else { exim[i - postfix.len()] };
-        i += 1;
-    }
-    all
-};
-
 /// A mail server that the files run against.
 struct Side {
     kind: &'static Kind,
     /// Its name, as the files are told.
     name: &'static str,
-    /// What comes before the names of its cases.
-    prefix: &'static str,
     expected: &'static str,
+    /// Whether the cases that are not of a file run here, too.
+    has_own: bool,
     /// Files that need no such server, and are run only once.
     without: &'static [&'static str],
 }
@@ -59,15 +47,15 @@ const SIDES: [Side; 2] = [
     Side {
         kind: &postfix::KIND,
         name: "Postfix",
-        prefix: "",
         expected: "conformance/expected/postfix.txt",
+        has_own: true,
         without: &[],
     },
     Side {
         kind: &exim::KIND,
         name: "Exim",
-        prefix: "exim ",
         expected: "conformance/expected/exim.txt",
+        has_own: false,
         without: &["hostile_test.lua"],
     },
 ];
@@ -103,8 +91,8 @@ const VARIABLES: [(&str, &str, &str); 8] = [
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
-    for side in &SIDES {
-        names.extend(side_cases(setting, side)?);
+    for side in SIDES.iter().filter(|side| setting.wants_server(side.kind)) {
+        names.extend(side_cases(setting, side)?.iter().map(|name| format!("{}: {name}", side.kind.name)));
     }
     Ok(names)
 }
@@ -112,15 +100,15 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 fn side_cases(setting: &Setting, side: &Side) -> Result<Vec<String>, String> {
     let expected = Comparison::read(setting, side.expected)?;
     let mut names: Vec<String> = expected.names().map(str::to_owned).collect();
-    if side.prefix.is_empty() {
+    if side.has_own {
         names.extend([ATTACHMENT, OUTBOX].map(str::to_owned));
     }
-    names.push(format!("{}{LIVES}", side.prefix));
+    names.push(LIVES.to_owned());
     Ok(names)
 }
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
-    SIDES.iter().try_for_each(|side| run_side(context, side))
+    SIDES.iter().try_for_each(|side| if context.against(side.kind) { run_side(context, side) } else { Ok(()) })
 }
 
 fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
@@ -133,7 +121,7 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
             return Ok(());
         }
         Err(outcome) => {
-            context.report.case(format!("{}the servers start", side.prefix), outcome, None);
+            context.report.case("the servers start", outcome, None);
             return Ok(());
         }
     };
@@ -145,19 +133,18 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
     };
     let mut files = context.setting.files(FOLDER, "_test.lua")?;
     files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
-    let whole = |file: &str, name: &str| case_name(side, file, name);
-    let (tests, wrong) = against::run_files(context, &command, files, &whole, "")?;
+    let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
-        context.report.case(format!("{}the files run to their end", side.prefix), Outcome::Failed(wrong), None);
+        context.report.case("the files run to their end", Outcome::Failed(wrong), None);
     }
-    let results: Vec<_> = tests.into_iter().map(|test| (case_name(side, &test.file, &test.name), test)).collect();
-    expected.report(context, &version, &results, complete, "")?;
-    if side.prefix.is_empty() {
+    let results: Vec<_> = tests.into_iter().map(|test| (case_name(&test.file, &test.name), test)).collect();
+    expected.report(context, &version, &results, complete)?;
+    if side.has_own {
         context.case(ATTACHMENT, |context| attachment(context, &environment).into());
         context.case(OUTBOX, |context| outbox(context, &environment).into());
     }
-    context.case(&format!("{}{LIVES}", side.prefix), |context| match context.server(side.kind) {
+    context.case(LIVES, |context| match context.server(side.kind) {
         Ok((server, _)) => server.lives().into(),
         Err(outcome) => outcome,
     });
@@ -165,8 +152,8 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
 }
 
 /// "login: statement".
-fn case_name(side: &Side, file: &str, statement: &str) -> String {
-    format!("{}{}: {statement}", side.prefix, topic_of(file))
+fn case_name(file: &str, statement: &str) -> String {
+    format!("{}: {statement}", topic_of(file))
 }
 
 /// Where the Lua files find the servers, the certificates and the keys.
@@ -347,8 +334,7 @@ mod tests {
 
     #[test]
     fn a_case_is_named_by_its_file_and_statement() {
-        let [postfix, exim] = SIDES.map(|side| case_name(&side, "conformance/smtp/login_test.lua", "[RFC 4954, 4] x"));
-        assert_eq!([postfix, exim], ["login: [RFC 4954, 4] x", "exim login: [RFC 4954, 4] x"]);
+        assert_eq!(case_name("conformance/smtp/login_test.lua", "[RFC 4954, 4] x"), "login: [RFC 4954, 4] x");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::transcript::matches;
 pub const SUITE: Suite = Suite {
     name: "telemetry",
     about: "examples/telemetry.lua by itself and through Mosquitto, seen by mosquitto_sub",
-    needs: mosquitto::KIND.needs,
+    needs: &[],
+    servers: &[&mosquitto::KIND],
     time_max: Duration::from_secs(5 * 60),
     cases: |_| Ok(CASES.iter().map(|(name, _)| (*name).to_owned()).collect()),
     run,

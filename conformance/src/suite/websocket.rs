@@ -24,6 +24,7 @@ pub const SUITE: Suite = Suite {
     name: "websocket",
     about: "the WebSocket stack against the Autobahn cases and Python websockets, both as client and as server",
     needs: &[KOSOKU, WEBSOCKETS],
+    servers: &[],
     time_max: Duration::from_secs(40 * 60),
     cases: |_| Ok(PARTS.iter().map(|(name, _)| (*name).to_owned()).collect()),
     run,
