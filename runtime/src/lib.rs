@@ -31,7 +31,7 @@
 //! The rooms, from the kernel up: `reactor` (descriptors and events), `socket` (streams, listeners,
 //! datagrams, TLS), `dial` and `resolve` (from a name to a connection), `scheduler` and `clock`
 //! (tasks and time), [`blocking`] (work on threads), `ffi` (raw Lua functions that try and park; the only unsafe code), `lua` and
-//! `prelude.lua` (what scripts see), `runtime` (the loop).
+//! `prelude` (what scripts see), `runtime` (the loop).
 
 pub mod blocking;
 mod buffer;

@@ -9,7 +9,7 @@ mod udp;
 
 use std::rc::Rc;
 
-use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
+use mlua::{FromLua as _, Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use crate::{
     blocking,
@@ -22,7 +22,18 @@ use crate::{
 /// `nil, err` or a value.
 type Answer<T> = mlua::Result<Result<T, Error>>;
 
-const PRELUDE: &str = include_str!("../prelude.lua");
+/// What is easier said in Lua. Each is called with the primitives, the module, and a table of what they share.
+const PRELUDE: [&str; 7] = [
+    include_str!("../prelude/errors.lua"),
+    include_str!("../prelude/waiting.lua"),
+    include_str!("../prelude/select.lua"),
+    include_str!("../prelude/sockets.lua"),
+    include_str!("../prelude/blocking.lua"),
+    include_str!("../prelude/standard.lua"),
+    // Its answer is what we keep.
+    include_str!("../prelude/tasks.lua"),
+];
+
 /// A mistake of the caller, which the prelude raises at the caller's line.
 fn mistake(op: &'static str, message: impl Into<String>) -> Error {
     let mut error = Error::new(Kind::Argument, op, message.into());
@@ -59,9 +70,13 @@ pub(crate) fn install(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>) -> 
     blocking::install(lua, shared, &native)?;
 
     lua.register_module("cosocket", &cosocket)?;
-    let stop = lua.load(PRELUDE).set_name("=[cosocket]").call((&native, cosocket))?;
+    let ours = lua.create_table()?;
+    let mut stop = Value::Nil;
+    for room in PRELUDE {
+        stop = lua.load(room).set_name("=[cosocket]").call((&native, &cosocket, &ours))?;
+    }
     blocking::install_parking(lua, &native)?;
-    Ok(stop)
+    Function::from_lua(stop, lua)
 }
 
 /// Adds `name` to `table`, a function that gets the shared state.

@@ -1,0 +1,115 @@
+-- Errors and the checks of arguments, which blame the line that called.
+--
+-- Each room of the prelude runs once per state: `native` is the table of primitives, `cosocket` what scripts see, and
+-- `ours` what the rooms share.
+
+local native, cosocket, ours = ...
+
+local error, getmetatable, setmetatable, tostring, type = error, getmetatable, setmetatable, tostring, type
+
+local Error = native.error_metatable
+Error.__name = "cosocket.Error"
+Error.__index = nil
+
+function Error.__tostring(err)
+  local text = tostring(err.op) .. ": " .. tostring(err.message)
+  if err.kind == "argument" then return tostring(err.message) end
+  if err.code ~= nil then return ("%s (%s, %s)"):format(text, err.kind, err.code) end
+  return ("%s (%s)"):format(text, err.kind)
+end
+
+local KINDS = {
+  closed = true, refused = true, protocol = true, timeout = true, cancelled = true, limit = true,
+  resolve = true, connect = true, tls = true, io = true, argument = true,
+}
+
+--- Raises a mistake of the caller, `level` calls above this one.
+local function mistake(op, message, level)
+  local where = ""
+  local info = debug.getinfo(level + 1, "Sl")
+  if info and info.currentline > 0 then where = ("%s:%d: "):format(info.short_src, info.currentline) end
+  error(setmetatable({ kind = "argument", op = op, message = where .. message }, Error), 0)
+end
+
+function cosocket.error(kind, op, message, fields)
+  if not KINDS[kind] then mistake("error", ("unknown kind %q"):format(tostring(kind)), 2) end
+  if fields ~= nil and type(fields) ~= "table" then mistake("error", "the fields must be a table", 2) end
+  local err = setmetatable({ kind = kind, op = op, message = message }, Error)
+  if fields then
+    for name, value in pairs(fields) do err[name] = value end
+  end
+  return err
+end
+
+function cosocket.is_error(value, kind)
+  return getmetatable(value) == Error and (kind == nil or value.kind == kind)
+end
+
+--- Edits between two words, to guess what a misspelt option was meant to be.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+    end
+  end
+  return row[#b]
+end
+
+local function nearest(name, known)
+  local best, least
+  for candidate in pairs(known) do
+    local d = distance(name, candidate)
+    if not least or d < least or (d == least and candidate < best) then best, least = candidate, d end
+  end
+  if least and least <= math.max(2, #name // 3) then return best end
+end
+
+--- Checks a table of options: unknown keys and wrong types raise, and blame the caller's caller.
+---
+--- `known` maps each option to its type: `"number"`, or several as `"boolean|table"`.
+local function check_options(op, given, known, level)
+  level = (level or 2) + 1
+  if given == nil then return {} end
+  if type(given) ~= "table" then
+    mistake(op, ("the options must be a table, not a %s"):format(type(given)), level)
+  end
+  for name, value in pairs(given) do
+    local wanted = known[name]
+    if not wanted then
+      local hint = type(name) == "string" and nearest(name, known)
+      mistake(op, ("unknown option %q%s"):format(tostring(name), hint and ("; did you mean %q?"):format(hint) or ""), level)
+    end
+    local found = math.type(value) or type(value)
+    local is_number = found == "integer" or found == "float"
+    local fits = found == wanted or is_number and wanted == "number"
+    if not fits then
+      for one in wanted:gmatch("[^|]+") do
+        fits = fits or one == found or is_number and one == "number"
+      end
+    end
+    if not fits then
+      mistake(op, ("option %q must be a %s, not a %s"):format(name, wanted:gsub("|", " or a "), found), level)
+    end
+    if type(value) == "number" and (value ~= value or value < 0) then
+      mistake(op, ("option %q must not be negative"):format(name), level)
+    end
+  end
+  return given
+end
+cosocket.check_options = check_options
+
+--- Raises what native code found to be the caller's mistake; passes everything else on. `level` counts the
+--- calls above this one: a function that answers with `return blame(...)` is none.
+function ours.blame(level, value, err, ...)
+  if value == nil and err ~= nil and getmetatable(err) == Error and err.kind == "argument" then
+    mistake(err.op, err.message, level + 1)
+  end
+  return value, err, ...
+end
+
+ours.mistake, ours.check_options = mistake, check_options
