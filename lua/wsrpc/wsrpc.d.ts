@@ -59,9 +59,14 @@ export interface CallContext {
 
 export type Handler = (this: CallContext, ...params: any[]) => unknown;
 
+/** A stream that the server may subscribe to: an async generator function, or another that answers what can be iterated. */
+export type Source = (this: CallContext, ...params: any[]) => AsyncIterable<unknown> | Iterable<unknown>;
+
 export interface ConnectOptions {
   /** What the server may call. */
   methods?: Record<string, Handler>;
+  /** What the server may subscribe to. */
+  streams?: Record<string, Source>;
   /** A bearer token. */
   token?: string;
   /** Milliseconds that a call waits for its answer; 0 is for ever. Default 30000. */
@@ -110,22 +115,33 @@ export type State = "connecting" | "open" | "waiting" | "closed";
 
 export interface StateEvent extends Event {
   readonly state: State;
+  /** Why there is no connection. */
   readonly error?: ClosedError;
+  /** Of "waiting": milliseconds until the next attempt. */
+  readonly delay?: number;
 }
 
 export class Peer extends EventTarget {
   constructor(url: string | URL, options?: ConnectOptions);
   readonly state: State;
   on(name: string, handler?: Handler): this;
+  publish(name: string, source?: Source): this;
   ready(): Promise<void>;
   call<T = unknown>(name: string, params?: Params, options?: CallOptions): Promise<T>;
   notify(name: string, params?: Params): Promise<void>;
   batch(requests: BatchRequest[], options?: CallOptions): Promise<BatchAnswer[]>;
   stream<T = unknown>(name: string, params?: Params, options?: StreamOptions): Stream<T>;
+  /** While it waits for the next attempt: tries now. */
+  retry(): void;
   close(code?: number, reason?: string): void;
   addEventListener(
     type: "statechange",
-    listener: (event: StateEvent) => void,
+    listener: ((event: StateEvent) => void) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
 }

@@ -6,6 +6,7 @@
 //     peer.on("blink", ({ times }) => times * 2);
 //     console.log(await peer.call("add", [1, 2]));
 //     for await (const reading of peer.stream("temperature", { sensor: 1 })) show(reading);
+//     peer.publish("clicks", async function* () { while (!this.signal.aborted) yield await click(); });
 //
 // One file, no dependencies. What it adds to JSON-RPC (cancelling, streams) is told at the head of wsrpc/session.lua.
 
@@ -15,8 +16,14 @@ const SUBPROTOCOL = "jsonrpc";
 const MESSAGE_MAX = 16 * 1024 * 1024;
 /** Calls of the server that run at a time. */
 const CALLS_MAX = 256;
-/** Bytes that may wait to be sent before calls are refused. */
+/** Streams that the server may have of us at a time, and values that it may ask for at once. */
+const PUBLICATIONS_MAX = 100;
+const CREDIT_MAX = 1000000;
+/** Bytes that may wait to be sent before calls are refused, and before streams wait. */
 const QUEUE_MAX = 16 * 1024 * 1024;
+const QUEUE_HIGH = 1024 * 1024;
+/** Milliseconds between two looks at what waits to be sent: browsers do not tell when it has gone. */
+const QUEUE_LOOK = 20;
 /** A connection that lasted so many milliseconds was a good one: the next attempt is a first one. */
 const STABLE = 10000;
 
@@ -68,12 +75,24 @@ export class ProtocolError extends WsrpcError {}
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isFault = (value) => isObject(value) && Number.isInteger(value.code) && typeof value.message === "string";
+const isParams = (value) => value === undefined || (typeof value === "object" && value !== null);
 const isId = (value) => typeof value === "string" || typeof value === "number" || value === null;
 
 const toError = (fault) =>
   isFault(fault)
     ? new RpcError(fault.code, fault.message, fault.data)
     : new ProtocolError("the answer is no JSON-RPC 2.0 response");
+
+/** Calls a function of the page's: positional params are its arguments, named ones an object. */
+const invoke = (fn, context, params) => (Array.isArray(params) ? fn.call(context, ...params) : fn.call(context, params));
+
+/** What the server is told of an error. */
+function toFault(error, name) {
+  if (error instanceof RpcError) return { code: error.code, message: error.message, data: error.data };
+  // Its words stay here: they may tell of what is nobody's business.
+  console.error(`wsrpc: ${name} failed`, error);
+  return { code: code.internalError, message: "Internal error" };
+}
 
 /** A token as a subprotocol: pages cannot send an Authorization field. */
 function tokenProtocol(token) {
@@ -183,6 +202,8 @@ export class Peer extends EventTarget {
   #streams = new Set();
   #feeds = new Map();
   #running = new Map();
+  #sources = new Map();
+  #publications = new Map();
   #lastId = 0;
   #attempts = 0;
   #opened = 0;
@@ -194,6 +215,7 @@ export class Peer extends EventTarget {
     this.#url = absolute(url);
     this.#options = options;
     for (const [name, fn] of Object.entries(options.methods ?? {})) this.on(name, fn);
+    for (const [name, fn] of Object.entries(options.streams ?? {})) this.publish(name, fn);
     this.#connect();
   }
 
@@ -206,6 +228,16 @@ export class Peer extends EventTarget {
   on(name, fn) {
     if (fn) this.#handlers.set(name, fn);
     else this.#handlers.delete(name);
+    return this;
+  }
+
+  /**
+   * Lets the server subscribe to what `fn` answers, an async iterable: `fn` is an async generator, say. Without one, takes
+   * it back. It is asked for the next value when the server takes more; `this.signal` says when it wants none.
+   */
+  publish(name, fn) {
+    if (fn) this.#sources.set(name, fn);
+    else this.#sources.delete(name);
     return this;
   }
 
@@ -278,6 +310,13 @@ export class Peer extends EventTarget {
     return one;
   }
 
+  /** While it waits for the next attempt: tries now. */
+  retry() {
+    if (this.#state !== "waiting") return;
+    clearTimeout(this.#timer);
+    this.#connect();
+  }
+
   /** Closes for good. */
   close(number = 1000, reason = "") {
     if (this.#state === "closed") return;
@@ -318,12 +357,11 @@ export class Peer extends EventTarget {
     };
   }
 
-  #change(state, error) {
+  #change(state, error, delay) {
     if (this.#state === state && state !== "connecting") return;
     this.#state = state;
     const event = new Event("statechange");
-    event.state = state;
-    event.error = error;
+    Object.assign(event, { state, error, delay });
     this.dispatchEvent(event);
   }
 
@@ -335,6 +373,8 @@ export class Peer extends EventTarget {
     this.#feeds.clear();
     for (const running of this.#running.values()) running.abort(error);
     this.#running.clear();
+    for (const one of this.#publications.values()) one.stop(error);
+    this.#publications.clear();
     for (const one of this.#streams) one.id = null;
     for (const one of pending) one.reject(error);
   }
@@ -358,7 +398,7 @@ export class Peer extends EventTarget {
       attempts === 0
         ? delayMin * Math.random()
         : Math.min(delayMax, delayMin * factor ** (attempts - 1)) * (0.5 + 0.5 * Math.random());
-    this.#change("waiting", error);
+    this.#change("waiting", error, delay);
     if (this.#state === "waiting") this.#timer = setTimeout(() => this.#connect(), delay);
   }
 
@@ -382,7 +422,7 @@ export class Peer extends EventTarget {
 
   #message(id, method, params) {
     if (typeof method !== "string") throw new TypeError("the method must be a string");
-    if (params !== undefined && (typeof params !== "object" || params === null)) {
+    if (!isParams(params)) {
       throw new TypeError("params must be an array or an object");
     }
     return JSON.stringify({ jsonrpc: "2.0", id, method, params });
@@ -523,10 +563,11 @@ export class Peer extends EventTarget {
       message.jsonrpc === "2.0" &&
       typeof method === "string" &&
       (id === undefined || isId(id)) &&
-      (params === undefined || (typeof params === "object" && params !== null)) &&
+      isParams(params) &&
       !this.#running.has(id ?? undefined);
     if (!valid) return wrong(id !== undefined && isId(id) ? id : null, code.invalidRequest, "Invalid Request");
     if (id === undefined && this.#control(method, params ?? {})) return done(null);
+    if (method === "rpc.subscribe") return this.#takeSubscribe(id, params ?? {}, done, wrong);
     const handler = this.#handlers.get(method);
     if (!handler) {
       return id === undefined ? done(null) : wrong(id, code.methodNotFound, "Method not found");
@@ -545,19 +586,14 @@ export class Peer extends EventTarget {
     };
     const context = { signal: abort.signal, peer: this };
     Promise.resolve()
-      .then(() => (Array.isArray(params) ? handler.call(context, ...params) : handler.call(context, params)))
+      .then(() => invoke(handler, context, params))
       .then(
         (result) => finish({ jsonrpc: "2.0", id, result: result === undefined ? null : result }),
         (error) => {
           if (abort.signal.aborted) {
             return finish({ jsonrpc: "2.0", id, error: { code: code.cancelled, message: "Request cancelled" } });
           }
-          if (error instanceof RpcError) {
-            return finish({ jsonrpc: "2.0", id, error: { code: error.code, message: error.message, data: error.data } });
-          }
-          // Its words stay here: they may tell of what is nobody's business.
-          console.error(`wsrpc: ${method} failed`, error);
-          finish({ jsonrpc: "2.0", id, error: { code: code.internalError, message: "Internal error" } });
+          finish({ jsonrpc: "2.0", id, error: toFault(error, method) });
         },
       );
   }
@@ -573,10 +609,75 @@ export class Peer extends EventTarget {
     else waiter.reject(toError(message.error));
   }
 
+  /** The server subscribes to a stream of ours. */
+  #takeSubscribe(id, { subscription, name, params, credit }, done, wrong) {
+    const valid =
+      (typeof subscription === "string" || Number.isInteger(subscription)) &&
+      typeof name === "string" &&
+      Number.isInteger(credit) &&
+      credit >= 1 &&
+      isParams(params) &&
+      !this.#publications.has(subscription);
+    if (!valid) return wrong(id, code.invalidParams, "Invalid params");
+    const source = this.#sources.get(name);
+    if (!source) return wrong(id, code.methodNotFound, "Stream not found");
+    if (this.#publications.size >= PUBLICATIONS_MAX) return wrong(id, code.busy, "Too many subscriptions");
+    const abort = new AbortController();
+    const one = {
+      signal: abort.signal,
+      credit: Math.min(credit, CREDIT_MAX),
+      wake: null,
+      grant(more) {
+        one.credit = Math.min(one.credit + more, CREDIT_MAX);
+        one.wake?.();
+      },
+      stop(reason) {
+        abort.abort(reason);
+        one.wake?.();
+      },
+    };
+    this.#publications.set(subscription, one);
+    done({ jsonrpc: "2.0", id, result: true });
+    void this.#publish(subscription, one, name, source, params);
+  }
+
+  /** Sends the values of a stream of ours, as many as the server takes. */
+  async #publish(subscription, one, name, source, params) {
+    let error;
+    try {
+      for await (const value of invoke(source, { signal: one.signal, peer: this }, params)) {
+        while (one.credit < 1 && !one.signal.aborted) await new Promise((resolve) => (one.wake = resolve));
+        while (!one.signal.aborted && this.#socket.bufferedAmount > QUEUE_HIGH) {
+          await new Promise((resolve) => setTimeout(resolve, QUEUE_LOOK));
+        }
+        // Leaving the loop ends the generator, too.
+        if (one.signal.aborted) return;
+        this.#send(this.#message(undefined, "rpc.next", { subscription, value: value === undefined ? null : value }));
+        one.credit -= 1;
+      }
+    } catch (raised) {
+      if (!one.signal.aborted) error = toFault(raised, name);
+    }
+    if (one.signal.aborted) return;
+    this.#publications.delete(subscription);
+    this._tell("rpc.end", { subscription, error });
+  }
+
   /** Notifications of this layer: whether it was one. */
   #control(method, params) {
     if (method === "$/cancelRequest") {
       this.#running.get(params.id)?.abort(new RpcError(code.cancelled, "Request cancelled"));
+      return true;
+    }
+    if (method === "rpc.credit") {
+      if (Number.isInteger(params.credit) && params.credit > 0) {
+        this.#publications.get(params.subscription)?.grant(params.credit);
+      }
+      return true;
+    }
+    if (method === "rpc.unsubscribe") {
+      this.#publications.get(params.subscription)?.stop(new RpcError(code.cancelled, "Unsubscribed"));
+      this.#publications.delete(params.subscription);
       return true;
     }
     if (method !== "rpc.next" && method !== "rpc.end") return method.startsWith("rpc.");
@@ -598,8 +699,8 @@ export class Peer extends EventTarget {
 
 /**
  * Connects, and connects again when the connection is lost. The url may be a path on the page's own server; `options`:
- * `methods` the server may call, `token`, `timeout` of calls in milliseconds, `reconnect` (`false`, or `delayMin`,
- * `delayMax` in milliseconds and `factor`), `WebSocket` where there is none.
+ * `methods` the server may call, `streams` it may subscribe to, `token`, `timeout` of calls in milliseconds, `reconnect`
+ * (`false`, or `delayMin`, `delayMax` in milliseconds and `factor`), `WebSocket` where there is none.
  */
 export function connect(url, options) {
   return new Peer(url, options);

@@ -16,10 +16,41 @@ const methods = {
   boom() {
     throw new Error("secret");
   },
+  made: () => made,
 };
-const peer = connect(url, { token: "sec/ret?>", methods, reconnect: { delayMin: 20, delayMax: 100 } });
+let made = 0;
+let ended = null;
+const streams = {
+  async *numbers(last) {
+    for (let number = 1; number <= last; number += 1) yield number;
+  },
+  async *endless() {
+    try {
+      while (true) yield (made += 1);
+    } finally {
+      ended = this.signal.aborted;
+    }
+  },
+  async *broken() {
+    yield 1;
+    throw new RpcError(-9, "the button is gone");
+  },
+  async *secret() {
+    yield 1;
+    throw new Error("secret");
+  },
+  *unspeakable() {
+    yield 1;
+    yield 1n;
+  },
+};
+const peer = connect(url, { token: "sec/ret?>", methods, streams, reconnect: { delayMin: 20, delayMax: 100 } });
 const states = [];
-peer.addEventListener("statechange", ({ state }) => states.push(state));
+const delays = [];
+peer.addEventListener("statechange", ({ state, delay }) => {
+  states.push(state);
+  if (state === "waiting") delays.push(delay);
+});
 
 // Calls, both ways
 assert.equal(await peer.call("add", [1, 2]), 3);
@@ -76,6 +107,25 @@ assert.deepEqual(seen, [1]);
 await assert.rejects(peer.stream("nope").next(), (error) => error.code === code.methodNotFound);
 assert.equal((await peer.call("rpc.discover")).openrpc, "1.3.2");
 
+// Streams of ours, which the server subscribes to
+assert.equal(await peer.call("sum_of_page", [1000]), 500500);
+assert.equal(await peer.call("sum_of_page", [0]), 0);
+const several = await Promise.all([10, 20, 30].map((last) => peer.call("sum_of_page", [last])));
+assert.deepEqual(several, [55, 210, 465]);
+// One more than the server takes has been made, and waits here.
+assert.deepEqual(await peer.call("hold_page"), { waiting: 5, made: 6 });
+assert.equal(await peer.call("add", [1, 1]), 2);
+assert.equal(ended, true);
+const told = { first: 1, code: code.internalError, message: "Internal error" };
+assert.deepEqual(await peer.call("page_fails", ["broken"]), { first: 1, code: -9, message: "the button is gone" });
+assert.deepEqual(await peer.call("page_fails", ["secret"]), told);
+assert.deepEqual(await peer.call("page_fails", ["unspeakable"]), told);
+const nowhere = { code: code.methodNotFound, message: "Stream not found" };
+for (const name of ["name", "nope", "__proto__"]) assert.deepEqual(await peer.call("page_fails", [name]), nowhere);
+peer.publish("numbers");
+assert.deepEqual(await peer.call("page_fails", ["numbers"]), nowhere);
+peer.publish("numbers", streams.numbers);
+
 // The server ends, and another comes
 const started = peer.stream("started");
 const { value: first } = await started.next();
@@ -85,6 +135,8 @@ assert.equal((await lost).state, "waiting");
 assert.equal(await peer.call("add", [3, 4]), 7);
 const { value: second } = await started.next();
 assert.ok(second > first);
+assert.equal(await peer.call("page_after_restart"), 1);
+assert.ok(delays.length > 0 && delays.every((delay) => delay >= 0 && delay <= 100), String(delays));
 peer.close();
 assert.equal((await started.next().catch((error) => error)) instanceof ClosedError, true);
 await assert.rejects(peer.call("add", [1, 2]), ClosedError);
@@ -93,5 +145,19 @@ assert.equal(states.at(-1), "closed");
 // Without the right token
 const stranger = connect(url, { token: "wrong", reconnect: false });
 await assert.rejects(stranger.call("add", [1, 2]), ClosedError);
+
+// Whoever will not wait tries at once
+const impatient = connect("ws://127.0.0.1:1/rpc", { reconnect: { delayMin: 1e6, delayMax: 1e9 } });
+const change = (wanted) =>
+  new Promise((resolve) => impatient.addEventListener("statechange", ({ state }) => state === wanted && resolve()));
+await change("waiting");
+const again = change("connecting");
+const refused = change("waiting");
+impatient.retry();
+await again;
+await refused;
+impatient.close();
+impatient.retry();
+assert.equal(impatient.state, "closed");
 console.log("all is well");
 process.exit(0);

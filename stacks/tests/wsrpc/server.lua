@@ -33,6 +33,43 @@ local methods = {
   broken = { function(emit) emit(1) return nil, wsrpc.error(-9, "the sensor is gone") end, stream = true },
   started = { function(emit) emit(cosocket.now()) cosocket.event():wait() end, stream = true },
   restart = function() restart:set() end,
+
+  -- Streams of the page
+  sum_of_page = {
+    function(peer, last)
+      local sum = 0
+      for number in peer:stream("numbers", { last }, { window = 8 }) do sum = sum + number end
+      return sum
+    end,
+    with_peer = true,
+  },
+  hold_page = {
+    function(peer)
+      local stream <close> = assert(peer:subscribe("endless", nil, { window = 5 }))
+      while stream:waiting() < 5 do cosocket.sleep(0.001) end
+      -- Whatever the page had sent before it answers would be here by then.
+      local made = assert(peer:call("made"))
+      return { waiting = stream:waiting(), made = made }
+    end,
+    with_peer = true,
+  },
+  page_fails = {
+    function(peer, name)
+      local stream, err = peer:subscribe(name)
+      if not stream then return { code = err.code, message = err.message } end
+      local first = stream:next()
+      local _, why = stream:next()
+      return { first = first, code = why.code, message = why.message }
+    end,
+    with_peer = true,
+  },
+  page_after_restart = {
+    function(peer)
+      local stream <close> = assert(peer:subscribe("numbers", { 1 }))
+      return stream:next()
+    end,
+    with_peer = true,
+  },
 }
 
 local function start(address) return assert(wsrpc.serve("tcp://" .. address, methods, { token = "sec/ret?>" })) end
