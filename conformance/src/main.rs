@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -32,6 +33,8 @@ use crate::suite::{Context, Elsewhere, SUITES, Servers, Setting, Suite};
 const FAILED: u8 = 1;
 /// Exit status when the command line cannot be followed.
 const USAGE: u8 = 2;
+/// How long `moonwire --version` may take.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 Suites run in the order of --list; the last line is always `N passed, N failed, N skipped`.
@@ -75,7 +78,7 @@ struct Options {
     /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
-    /// Write results.txt, junit.xml and the servers' logs to this folder
+    /// Write index.html (a page for a browser), junit.xml, results.txt and the servers' logs to this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
@@ -120,6 +123,7 @@ fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
     if options.install {
         install(suites, &mut report);
     }
+    report.version(&version(setting));
     let mut servers = Servers::default();
     for suite in suites {
         report.begin(suite.name);
@@ -147,6 +151,14 @@ fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
     drop(servers);
     let counts = report.finish();
     if counts.failed > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// What the command under test says of itself; empty when it does not even do that, which its suites will notice.
+fn version(setting: &Setting) -> String {
+    let mut command = setting.moonwire();
+    command.arg("--version");
+    let said = process::run(command, VERSION_TIME_MAX, |_, _| {});
+    said.map(|finished| finished.stdout.lines().next().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
 /// Installs what the suites miss. It was asked for, so not being able to is a failure, not a skip.

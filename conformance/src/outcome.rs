@@ -44,6 +44,23 @@ pub struct CaseResult {
     pub outcome: Outcome,
     /// How long it took, if that is known of the single case.
     pub time: Option<Duration>,
+    /// What went over the wire before it failed, a line each.
+    pub trace: String,
+}
+
+/// How a line of a failure begins that says what went over the wire.
+const TRACE: &str = "trace> ";
+
+/// Tells what is wrong from what went over the wire.
+pub fn without_trace(why: &str) -> (String, String) {
+    let (mut text, mut trace) = (Vec::new(), Vec::new());
+    for line in why.lines() {
+        match line.trim_start().strip_prefix(TRACE) {
+            Some(line) => trace.push(line),
+            None => text.push(line),
+        }
+    }
+    (text.join("\n"), trace.join("\n"))
 }
 
 impl CaseResult {
@@ -103,6 +120,15 @@ impl fmt::Display for Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_went_over_the_wire_is_told_from_what_is_wrong() {
+        let why = "not equal\ntrace> 0.1 > CONNECT\n  at x.lua:3\n  trace> 0.2 < CONNACK\n";
+        let (text, trace) = without_trace(why);
+        assert_eq!(text, "not equal\n  at x.lua:3");
+        assert_eq!(trace, "0.1 > CONNECT\n0.2 < CONNACK");
+        assert_eq!(without_trace("no trace> here"), ("no trace> here".to_owned(), String::new()));
+    }
 
     #[test]
     fn the_last_line_has_exactly_this_form() {

@@ -1,7 +1,8 @@
 //! What the person (or the log) sees: progress while it runs, every failure in full, every skip with its reason,
-//! a table, the counts in the last line. With a folder, the same for programs: `results.txt` and `junit.xml`.
+//! a table, the counts in the last line. With a folder, the same for programs, `results.txt` and `junit.xml`, and for a browser, `index.html`.
 
 mod junit;
+mod page;
 mod terminal;
 
 use std::fmt::Write as _;
@@ -9,7 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::outcome::{CaseResult, Counts, Outcome, ServerRun};
+use time::OffsetDateTime;
+
+use crate::outcome::{CaseResult, Counts, Outcome, ServerRun, without_trace};
 use terminal::Terminal;
 
 /// Takes results as they come.
@@ -17,6 +20,9 @@ use terminal::Terminal;
 pub struct Report {
     terminal: Terminal,
     started: Instant,
+    began: OffsetDateTime,
+    /// What is under test, in its own words.
+    version: String,
     suite: &'static str,
     suite_started: Instant,
     suite_counts: Counts,
@@ -41,6 +47,8 @@ impl Report {
         Self {
             terminal: Terminal::new(),
             started: now,
+            began: OffsetDateTime::now_utc(),
+            version: String::new(),
             suite: "",
             suite_started: now,
             suite_counts: Counts::default(),
@@ -49,6 +57,11 @@ impl Report {
             suites: Vec::new(),
             servers: Vec::new(),
         }
+    }
+
+    /// Says what is under test.
+    pub fn version(&mut self, version: &str) {
+        version.clone_into(&mut self.version);
     }
 
     /// A suite begins; its results are against no server until it says so.
@@ -84,10 +97,18 @@ impl Report {
 
     /// A case of the present suite has ended.
     pub fn case(&mut self, name: impl Into<String>, outcome: Outcome, time: Option<Duration>) {
-        let result = CaseResult { suite: self.suite, server: self.server.clone(), name: name.into(), outcome, time };
+        let (outcome, trace) = match outcome {
+            Outcome::Failed(why) => {
+                let (why, trace) = without_trace(&why);
+                (Outcome::Failed(why), trace)
+            }
+            other => (other, String::new()),
+        };
+        let (suite, server) = (self.suite, self.server.clone());
+        let result = CaseResult { suite, server, name: name.into(), outcome, time, trace };
         self.suite_counts.add(&result.outcome);
         if let Outcome::Failed(why) = &result.outcome {
-            self.say(&format!("FAILED     {}\n{}", result.title(), indented(why)));
+            self.say(&format!("FAILED     {}\n{}", result.title(), indented(&with_trace(why, &result.trace))));
         } else {
             self.progress(&result.name);
         }
@@ -138,19 +159,26 @@ impl Report {
         counts
     }
 
-    /// Writes `results.txt` and `junit.xml`.
+    /// Writes `results.txt`, `junit.xml` and `index.html`.
     ///
     /// # Errors
     /// What the system said.
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("results.txt"), self.results_text())?;
-        fs::write(folder.join("junit.xml"), junit::text(self))
+        fs::write(folder.join("junit.xml"), junit::text(self))?;
+        fs::write(folder.join("index.html"), page::text(self))
+    }
+
+    /// When this run began: "2026-05-04 03:02 UTC".
+    fn started_at(&self) -> String {
+        let (date, time) = (self.began.date(), self.began.time());
+        format!("{date} {:02}:{:02} UTC", time.hour(), time.minute())
     }
 
     fn results_text(&self) -> String {
         let mut text = String::new();
-        for CaseResult { suite, server, name, outcome, time } in &self.results {
+        for CaseResult { suite, server, name, outcome, time, trace } in &self.results {
             let seconds = time.map_or(String::new(), |time| format!("{:.3} s", time.as_secs_f64()));
             let server = server.as_deref().unwrap_or("-");
             let _ = write!(text, "{:<8} {suite:<12} {server:<10} {seconds:>10}  {name}", outcome.word());
@@ -160,12 +188,17 @@ impl Report {
                     let _ = writeln!(text, "  ({why})");
                 }
                 Outcome::Failed(why) => {
-                    let _ = writeln!(text, "\n{}", indented(why));
+                    let _ = writeln!(text, "\n{}", indented(&with_trace(why, trace)));
                 }
             }
         }
         text
     }
+}
+
+/// What is wrong, and below it what went over the wire.
+fn with_trace(why: &str, trace: &str) -> String {
+    if trace.is_empty() { why.to_owned() } else { format!("{why}\non the wire:\n{}", indented(trace)) }
 }
 
 fn indented(text: &str) -> String {
@@ -186,7 +219,11 @@ mod tests {
         let server = ServerRun { name: "nats".into(), version: "2.9".into(), way: "native".into() };
         report.server(server.clone());
         report.server(server);
-        report.case("a < b", Outcome::Failed("1 & 2\n\u{1b}[0m".into()), None);
+        report.case(
+            "a < b",
+            Outcome::Failed("1 & 2\n\u{1b}[0m\ntrace> 0.1 > CONNECT\ntrace> 0.2 < CONNACK".into()),
+            None,
+        );
         report.case("later", Outcome::Skipped("no broker".into()), None);
         report.end();
         report
@@ -214,11 +251,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let deeper = folder.path().join("a/b");
         report().write(&deeper).unwrap();
-        assert!(deeper.join("junit.xml").is_file());
+        assert!(deeper.join("junit.xml").is_file() && deeper.join("index.html").is_file());
         let results = fs::read_to_string(deeper.join("results.txt")).unwrap();
         let lines: Vec<&str> = results.lines().collect();
         assert_eq!(lines[0], "passed   mqtt         -             1.500 s  holds");
         assert_eq!(lines[1], "failed   mqtt         nats                   a < b");
+        assert_eq!(
+            lines[2..7],
+            ["    1 & 2", "    \u{1b}[0m", "    on the wire:", "        0.1 > CONNECT", "        0.2 < CONNACK"]
+        );
         assert_eq!(lines.last(), Some(&"skipped  mqtt         nats                   later  (no broker)"));
     }
 }

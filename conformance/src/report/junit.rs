@@ -39,7 +39,11 @@ fn case(text: &mut String, result: &CaseResult) {
         Outcome::Skipped(why) => writeln!(text, "><skipped message=\"{}\"/></testcase>", escaped(why)),
         Outcome::Failed(why) => {
             let first = why.lines().next().unwrap_or_default();
-            writeln!(text, "><failure message=\"{}\">{}</failure></testcase>", escaped(first), escaped(why))
+            let _ = write!(text, "><failure message=\"{}\">{}</failure>", escaped(first), escaped(why));
+            if !result.trace.is_empty() {
+                let _ = write!(text, "<system-out>{}</system-out>", escaped(&result.trace));
+            }
+            writeln!(text, "</testcase>")
         }
     };
 }
@@ -72,10 +76,9 @@ mod tests {
         let suite = "<testsuite name=\"mqtt\" tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"";
         assert!(junit.contains(suite), "{junit}");
         assert!(junit.contains("classname=\"mqtt.nats\" name=\"a &lt; b\" time=\"0.000\">"), "{junit}");
-        assert!(
-            junit.contains("<failure message=\"1 &amp; 2\">1 &amp; 2&#10;\u{fffd}[0m</failure></testcase>"),
-            "{junit}"
-        );
+        let failure = "<failure message=\"1 &amp; 2\">1 &amp; 2&#10;\u{fffd}[0m</failure>";
+        let trace = "<system-out>0.1 &gt; CONNECT&#10;0.2 &lt; CONNACK</system-out></testcase>";
+        assert!(junit.contains(&format!("{failure}{trace}")), "{junit}");
         assert!(junit.contains("classname=\"mqtt\" name=\"holds\" time=\"1.500\"/>"), "{junit}");
         assert!(junit.contains("<skipped message=\"no broker\"/></testcase>"), "{junit}");
     }
