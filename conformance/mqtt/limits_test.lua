@@ -80,7 +80,8 @@ return broker.cases({
   end,
 
   ["[3.1.1: 3.3.1.2] a QoS that the broker does not take ends the connection, and the publisher hears of it"] = function()
-    local client = broker.connect({ url = limits() })
+    -- Who wants a longer one than the broker allows is refused: 3.1.1 has no way to be told (mosquitto.conf, max_keepalive).
+    local client = broker.connect({ url = limits(), keep_alive = 15 })
     test.fails("closed", broker.soon("an answer", client.publish, client, broker.topic(), "x", { qos = 2 }))
   end,
 })

@@ -5,10 +5,13 @@
 //! What a case needs and does not find is a skip with its reason; what a person asked for and does not get is a failure.
 
 mod certificates;
+mod compose;
+mod container;
 mod expected;
 mod lua_tests;
 mod markdown;
 mod outcome;
+mod place;
 mod ports;
 mod process;
 mod report;
@@ -27,7 +30,8 @@ use clap::Parser;
 
 use crate::outcome::Outcome;
 use crate::report::Report;
-use crate::suite::{Context, Elsewhere, SUITES, Servers, Setting, Suite};
+use crate::suite::{Context, Elsewhere, SUITES, Servers, Setting, Suite, Way};
+use crate::tools::Tool;
 
 /// Exit status when a case failed.
 const FAILED: u8 = 1;
@@ -66,11 +70,12 @@ struct Options {
     /// Only against this server
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// Run `mqtt` against this broker instead, whatever it is: mqtt://user:password@host:port, mqtts, ws, wss
-    #[arg(long, value_name = "URL", conflicts_with_all = ["server", "accept"])]
-    with: Option<String>,
+    /// Where servers run: `native` (the default), `container` (Podman or Docker), or, for `mqtt`, the address of a
+    /// broker that runs already: mqtt://user:password@host:port, mqtts, ws, wss
+    #[arg(long, value_name = "native|container|URL", default_value = "native", hide_default_value = true)]
+    with: String,
     /// The authority that signed the certificate of --with, in a file
-    #[arg(long, value_name = "FILE", requires = "with")]
+    #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Where what is left to chance begins; a case that fails names its own
     #[arg(long, value_name = "NUMBER")]
@@ -114,14 +119,29 @@ fn main() -> ExitCode {
         eprintln!("conformance/run: {}: {error}", temporary.path().display());
         return ExitCode::from(USAGE);
     }
-    let setting = setting(&options, temporary.path());
+    let setting = match setting(&options, temporary.path()) {
+        Ok(setting) => setting,
+        Err(error) => {
+            eprintln!("conformance/run: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     if options.list { list(&suites, &setting, !options.suites.is_empty()) } else { run(&options, &suites, &setting) }
 }
 
 fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
     let mut report = Report::new();
     if options.install {
-        install(suites, &mut report);
+        install(suites, setting, &mut report);
+    }
+    if matches!(setting.way, Way::Containers)
+        && let Err(error) = container::Engine::find(&setting.root)
+    {
+        report.begin("container");
+        report.case("an engine answers", Outcome::Failed(error), None);
+        report.end();
+        report.finish();
+        return ExitCode::from(FAILED);
     }
     report.version(&version(setting));
     let mut servers = Servers::default();
@@ -162,8 +182,8 @@ fn version(setting: &Setting) -> String {
 }
 
 /// Installs what the suites miss. It was asked for, so not being able to is a failure, not a skip.
-fn install(suites: &[&Suite], report: &mut Report) {
-    let missing = tools::missing(suites.iter().flat_map(|suite| suite.tools()));
+fn install(suites: &[&Suite], setting: &Setting, report: &mut Report) {
+    let missing = missing(suites, setting);
     if missing.is_empty() {
         return;
     }
@@ -173,14 +193,25 @@ fn install(suites: &[&Suite], report: &mut Report) {
     report.end();
 }
 
+/// The programs that suites miss. Where Docker or Podman answers, nothing that makes containers is missing but what
+/// makes images.
+fn missing(suites: &[&Suite], setting: &Setting) -> Vec<Tool> {
+    let containers = if matches!(setting.way, Way::Containers) { container::NEEDS } else { &[] };
+    let missing = tools::missing(suites.iter().flat_map(|suite| suite.tools()).chain(containers.iter().copied()));
+    let of_engine = |tool: &Tool| container::NEEDS.contains(tool);
+    if missing.iter().any(of_engine) && container::Engine::find(&setting.root).is_ok() {
+        return missing.into_iter().filter(|tool| !of_engine(tool) || tool.program == "debootstrap").collect();
+    }
+    missing
+}
+
 fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
-    let mut all_missing = Vec::new();
+    let all_missing = missing(suites, setting);
     for suite in suites {
         println!("{:<10} {}", suite.name, suite.about);
-        let missing = tools::missing(suite.tools());
+        let missing = missing(&[suite], setting);
         if !missing.is_empty() {
             println!("{:<10} {}", "", tools::sentence(&missing));
-            all_missing.extend(missing);
         }
         if !with_cases {
             continue;
@@ -197,7 +228,6 @@ fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
             }
         }
     }
-    let all_missing = tools::missing(all_missing);
     if !all_missing.is_empty() {
         println!("\nWhat is missing is installed by `conformance/run --install`, or by");
         println!("  {}", tools::install_command(&all_missing, tools::is_root()));
@@ -205,19 +235,37 @@ fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn setting(options: &Options, temporary: &Path) -> Setting {
+/// Where servers are to run.
+fn way(options: &Options) -> Result<Way, String> {
+    let way = match options.with.as_str() {
+        "native" => Way::Native,
+        "container" => Way::Containers,
+        url if url.contains("://") => Way::Elsewhere(Elsewhere { url: url.to_owned(), ca: options.ca.clone() }),
+        other => return Err(format!("--with {other}: servers run `native`, in a `container`, or at an address")),
+    };
+    if !matches!(way, Way::Elsewhere(_)) {
+        return if options.ca.is_none() { Ok(way) } else { Err("--ca is for a broker at an address".to_owned()) };
+    }
+    match (options.server.is_some(), options.accept) {
+        (true, _) => Err("--server is for servers that are started; the one at an address runs already".to_owned()),
+        (_, true) => Err("--accept is for servers that are started: what others give is not expected".to_owned()),
+        _ => Ok(way),
+    }
+}
+
+fn setting(options: &Options, temporary: &Path) -> Result<Setting, String> {
     let root = options.root.canonicalize().unwrap_or_else(|_| options.root.clone());
     let moonwire = options.moonwire.clone().unwrap_or_else(|| root.join("target/release/moonwire"));
-    Setting {
+    Ok(Setting {
         moonwire: std::path::absolute(&moonwire).unwrap_or(moonwire),
         root,
         case: options.case.clone(),
         server: options.server.clone(),
-        with: options.with.clone().map(|url| Elsewhere { url, ca: options.ca.clone() }),
+        way: way(options)?,
         seed: options.seed,
         accept: options.accept,
         temporary: temporary.to_owned(),
-    }
+    })
 }
 
 /// The suites that were named, in the order of the table; an unknown name is an error with the known ones.
@@ -250,6 +298,7 @@ fn end_with_signals(temporary: &Path) {
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else { return };
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            container::end_all();
             process::end_all();
             let _ = std::fs::remove_dir_all(&temporary);
             eprintln!("\nconformance/run: ended by signal {signal}");

@@ -80,7 +80,7 @@ pub struct ServerRun {
     pub name: String,
     /// Its version, as numbers with dots; empty when it is not known.
     pub version: String,
-    /// How it ran: "native", "container", or the address of one that somebody else runs.
+    /// How it ran: "native", the engine of containers and the image, or the address of one that somebody else runs.
     pub way: String,
 }
 

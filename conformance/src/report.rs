@@ -30,6 +30,8 @@ pub struct Report {
     results: Vec<CaseResult>,
     suites: Vec<SuiteRun>,
     servers: Vec<ServerRun>,
+    /// Which suite had which server.
+    ways: Vec<(&'static str, ServerRun)>,
 }
 
 /// A suite that has run.
@@ -56,6 +58,7 @@ impl Report {
             results: Vec::new(),
             suites: Vec::new(),
             servers: Vec::new(),
+            ways: Vec::new(),
         }
     }
 
@@ -83,10 +86,14 @@ impl Report {
         self.server.as_deref()
     }
 
-    /// A server takes part. Saying so again changes nothing.
+    /// A server takes part in the present suite. Saying so again changes nothing.
     pub fn server(&mut self, server: ServerRun) {
         if !self.servers.contains(&server) {
-            self.servers.push(server);
+            self.servers.push(server.clone());
+        }
+        let way = (self.suite, server);
+        if !self.ways.contains(&way) {
+            self.ways.push(way);
         }
     }
 
@@ -154,6 +161,9 @@ impl Report {
             }
         }
         self.say(&format!("\n{}", terminal::summary(self)));
+        if !self.ways.is_empty() {
+            self.say(&terminal::ways(self));
+        }
         self.say(&format!("{} suites in {:.0} s", self.suites.len(), self.started.elapsed().as_secs_f64()));
         self.say(&counts.to_string());
         counts

@@ -15,8 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificates::Certificates;
+use crate::container::{Containers, Engine, Images};
+use crate::place::{FromImage, Place, image_of};
 use crate::ports;
-use crate::process::{Process, tail};
+use crate::process::{self, Process, tail};
 use crate::tools::Tool;
 
 /// Every broker that the MQTT suite knows. A suite of another protocol names its own servers.
@@ -34,16 +36,55 @@ pub struct Kind {
     pub name: &'static str,
     /// The programs it needs.
     pub needs: &'static [Tool],
-    /// The version that is installed, as numbers with dots.
-    pub version: fn() -> Result<String, String>,
+    /// The images that have some of them, for runs in containers. The other programs run on this machine even then.
+    pub images: &'static [FromImage],
+    /// The version that runs, as numbers with dots.
+    pub version: fn(&Place) -> Result<String, String>,
     /// Its listeners: each gets a port, and its name is filled into the configuration.
     pub listeners: &'static [&'static str],
     /// What has to be done once its configuration is in its folder.
-    pub prepare: fn(folder: &Path) -> Result<(), String>,
+    pub prepare: fn(&Place) -> Result<(), String>,
     /// The commands that run it in the foreground; most servers are one program.
-    pub commands: fn(folder: &Path) -> Vec<Command>,
+    pub commands: fn(&Place) -> Vec<Command>,
     /// Lines of its log that say a port was taken before it could be.
     pub port_taken: &'static str,
+}
+
+impl Kind {
+    /// The programs that this machine has to have; images bring theirs.
+    pub fn needs(&self, in_containers: bool) -> Vec<Tool> {
+        let brought = |tool: &&Tool| in_containers && image_of(self.images, **tool).is_some();
+        self.needs.iter().filter(|tool| !brought(tool)).copied().collect()
+    }
+}
+
+/// What servers run in that run in containers.
+#[derive(Debug)]
+pub struct Harbour {
+    /// Podman or Docker.
+    pub engine: Engine,
+    /// Where images come from.
+    pub images: Images,
+}
+
+impl Harbour {
+    /// Finds the engine, and reads which images there are.
+    ///
+    /// # Errors
+    /// In words, with what to install.
+    pub fn find(root: &Path) -> Result<Self, String> {
+        Ok(Self { engine: Engine::find(root)?, images: Images::read(root)? })
+    }
+
+    /// The containers of one server of `kind`, none yet; `None` when it has no images.
+    fn containers(&mut self, kind: &Kind, folders: &[&Path]) -> Result<Option<Containers>, String> {
+        let mut images = BTreeMap::new();
+        for image in kind.images {
+            images.insert(image.service, self.images.get(&self.engine, image.service)?);
+        }
+        let folders = folders.iter().map(|folder| (*folder).to_owned()).collect();
+        Ok((!images.is_empty()).then(|| Containers::new(self.engine.clone(), images, folders)))
+    }
 }
 
 /// A server that runs. Dropping it ends it.
@@ -51,13 +92,17 @@ pub struct Kind {
 pub struct Server {
     /// What it is.
     pub kind: &'static Kind,
+    /// The version that runs.
+    pub version: String,
+    // In this order they are ended: processes are asked to, containers are not.
     processes: Vec<Process>,
-    folder: PathBuf,
+    place: Place,
     ports: BTreeMap<&'static str, u16>,
 }
 
 impl Server {
-    /// Starts a server with the configuration in `configuration`; everything it writes goes below `folder`.
+    /// Starts a server with the configuration in `configuration`; everything it writes goes below `folder`. With a
+    /// `harbour`, what it has images of runs in containers.
     ///
     /// # Errors
     /// In words, with the end of the server's log.
@@ -66,11 +111,17 @@ impl Server {
         configuration: &Path,
         folder: &Path,
         certificates: &Certificates,
+        mut harbour: Option<&mut Harbour>,
     ) -> Result<Self, String> {
         let mut last = String::new();
         for attempt in 1..=ATTEMPTS {
             let folder = folder.join(format!("{}-{attempt}", kind.name));
-            match Self::try_start(kind, configuration, &folder, certificates) {
+            let containers = match &mut harbour {
+                Some(harbour) => harbour.containers(kind, &[&folder, certificates.folder()])?,
+                None => None,
+            };
+            let place = Place::new(&folder, kind.images, containers);
+            match Self::try_start(kind, configuration, place, certificates) {
                 Err(error) if error.contains(kind.port_taken) => last = error,
                 result => return result,
             }
@@ -81,9 +132,10 @@ impl Server {
     fn try_start(
         kind: &'static Kind,
         configuration: &Path,
-        folder: &Path,
+        place: Place,
         certificates: &Certificates,
     ) -> Result<Self, String> {
+        let folder = place.folder();
         let io = |what: &str| {
             let what = format!("{}: {what}", kind.name);
             move |error: std::io::Error| format!("{what}: {error}")
@@ -104,13 +156,15 @@ impl Server {
             fs::write(to, text).map_err(io("configuration"))?;
         }
         open_to_all(folder).map_err(io("permissions"))?;
-        (kind.prepare)(folder)?;
+        (kind.prepare)(&place)?;
         open_to_all(folder).map_err(io("permissions"))?;
+        let version = (kind.version)(&place)?;
 
+        place.begin();
         let log = File::create(folder.join("log")).map_err(io("no log"))?;
-        let mut server = Self { kind, processes: Vec::new(), folder: folder.to_owned(), ports };
-        for mut command in (kind.commands)(folder) {
-            command.current_dir(folder).stdin(Stdio::null());
+        let mut server = Self { kind, version, processes: Vec::new(), place, ports };
+        for mut command in (kind.commands)(&server.place) {
+            command.current_dir(server.place.folder()).stdin(Stdio::null());
             command.stdout(log.try_clone().map_err(io("no log"))?).stderr(log.try_clone().map_err(io("no log"))?);
             server.processes.push(Process::spawn(command).map_err(io("cannot start"))?);
         }
@@ -136,12 +190,17 @@ impl Server {
 
     /// Where everything of it is.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.place.folder()
+    }
+
+    /// Where its programs run.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Where its log is.
     pub fn log(&self) -> PathBuf {
-        self.folder.join("log")
+        self.folder().join("log")
     }
 
     /// The end of its log, for failures.
@@ -157,7 +216,7 @@ impl Server {
             self.lives()?;
             waiting.retain(|port| !ports::answers(*port));
             if waiting.is_empty() {
-                return Ok(());
+                break;
             }
             if Instant::now() > deadline {
                 let name = self.kind.name;
@@ -165,6 +224,21 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         }
+        for (listener, test) in self.place.health_tests() {
+            let port = self.port(listener).unwrap_or_default();
+            loop {
+                let finished = process::run(test(port), START_TIME_MAX, |_, _| {})?;
+                if finished.succeeded() {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let name = self.kind.name;
+                    return Err(format!("{name} is not healthy: {}\n{}", finished.summary(), self.log_tail()));
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -229,7 +303,8 @@ mod tests {
     static ENDS_AT_ONCE: Kind = Kind {
         name: "sh",
         needs: &[],
-        version: || Ok(String::from("1.0")),
+        images: &[],
+        version: |_| Ok(String::from("1.0")),
         listeners: &["one"],
         prepare: |_| Ok(()),
         commands: |_| vec![Command::new("sh")],
@@ -243,7 +318,7 @@ mod tests {
         fs::create_dir(&configuration).unwrap();
         fs::write(configuration.join("file"), "port {{one}}\n").unwrap();
         let certificates = Certificates::make(&certificates).unwrap();
-        let error = Server::start(&ENDS_AT_ONCE, &configuration, folder.path(), &certificates).unwrap_err();
+        let error = Server::start(&ENDS_AT_ONCE, &configuration, folder.path(), &certificates, None).unwrap_err();
         assert!(error.starts_with("sh ended with exit status: 0"), "{error}");
         let written = fs::read_to_string(folder.path().join("sh-1/file")).unwrap();
         assert!(written.starts_with("port ") && !written.contains('{'), "{written}");

@@ -26,7 +26,7 @@ use crate::certificates::Certificates;
 use crate::outcome::{Outcome, ServerRun};
 use crate::process::{self, Finished};
 use crate::report::Report;
-use crate::server::{self, Server};
+use crate::server::{self, Harbour, Server};
 use crate::tools::{self, Tool};
 use crate::transcript::matches;
 
@@ -99,8 +99,19 @@ impl Elsewhere {
     }
 }
 
+/// Where servers run.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// On this machine, started by us.
+    Native,
+    /// In containers, as far as there are images of them.
+    Containers,
+    /// Somewhere, already: a broker for the suite `mqtt`.
+    Elsewhere(Elsewhere),
+}
+
 /// What the person asked for, and where things are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Setting {
     /// The top folder of the project.
     pub root: PathBuf,
@@ -110,8 +121,8 @@ pub struct Setting {
     pub case: Option<String>,
     /// Only this server.
     pub server: Option<String>,
-    /// Only this broker, which runs already.
-    pub with: Option<Elsewhere>,
+    /// Where servers run.
+    pub way: Way,
     /// Where what is left to chance begins.
     pub seed: Option<u64>,
     /// Write down what comes out as what is expected from now on.
@@ -121,6 +132,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// The broker that runs already, if it is to be that one only.
+    pub fn elsewhere(&self) -> Option<&Elsewhere> {
+        if let Way::Elsewhere(elsewhere) = &self.way { Some(elsewhere) } else { None }
+    }
+
     /// Whether a case of this name is to run: `--case` is a part of its name, or a pattern with stars for all of it.
     pub fn wants(&self, name: &str) -> bool {
         match &self.case {
@@ -247,10 +263,10 @@ impl<'a> Context<'a> {
         if self.report.server_of_results().is_none() {
             self.report.against(Some(kind.name));
         }
-        let server = self.servers.get(self.setting, kind)?;
-        let version = (kind.version)().unwrap_or_default();
-        self.report.server(ServerRun { name: kind.name.to_owned(), version, way: "native".to_owned() });
-        Ok(server)
+        let (server, certificates) = self.servers.get(self.setting, kind)?;
+        let (version, way) = (server.version.clone(), server.place().way());
+        self.report.server(ServerRun { name: kind.name.to_owned(), version, way });
+        Ok((server, certificates))
     }
 
     /// The present outcome when tools are missing.
@@ -266,12 +282,17 @@ impl<'a> Context<'a> {
 #[derive(Debug, Default)]
 pub struct Servers {
     certificates: Option<Certificates>,
+    harbour: Option<Harbour>,
     running: BTreeMap<&'static str, Server>,
 }
 
 impl Servers {
     fn get(&mut self, setting: &Setting, kind: &'static server::Kind) -> Result<(&mut Server, &Certificates), Outcome> {
-        need(kind.needs)?;
+        let in_containers = matches!(setting.way, Way::Containers);
+        need(&kind.needs(in_containers))?;
+        if in_containers && self.harbour.is_none() {
+            self.harbour = Some(Harbour::find(&setting.root).map_err(Outcome::Failed)?);
+        }
         if self.certificates.is_none() {
             let folder = setting.temporary.join("certificates");
             let made = Certificates::make(&folder).map_err(Outcome::Failed)?;
@@ -283,7 +304,8 @@ impl Servers {
             Entry::Occupied(running) => running.into_mut(),
             Entry::Vacant(place) => {
                 let configuration = setting.root.join("conformance/servers").join(kind.name);
-                let server = Server::start(kind, &configuration, &setting.temporary, certificates);
+                let harbour = self.harbour.as_mut();
+                let server = Server::start(kind, &configuration, &setting.temporary, certificates, harbour);
                 place.insert(server.map_err(Outcome::Failed)?)
             }
         };
@@ -345,7 +367,7 @@ pub mod tests {
             moonwire: "moonwire".into(),
             case: case.map(str::to_owned),
             server: None,
-            with: None,
+            way: Way::Native,
             seed: None,
             accept: false,
             temporary: root.to_owned(),

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _, stdout};
 use std::time::Duration;
 
 use super::Report;
-use crate::outcome::{Counts, Outcome};
+use crate::outcome::{Counts, Outcome, ServerRun};
 
 /// Longest progress line; terminals narrower than this are rare.
 const PROGRESS_WIDTH: usize = 100;
@@ -91,6 +91,17 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
+/// Which servers each suite had, in which version, and how they ran.
+pub fn ways(report: &Report) -> String {
+    let suite_width = report.ways.iter().map(|(suite, _)| suite.len()).fold(10, usize::max);
+    let mut text = String::new();
+    for (suite, ServerRun { name, version, way }) in &report.ways {
+        let server = format!("{name} {version}");
+        let _ = writeln!(text, "{suite:<suite_width$}  {}: {way}", server.trim_end());
+    }
+    text
+}
+
 /// The skipped cases by their reasons; empty when there are none.
 pub fn skips(report: &Report) -> String {
     let mut text = String::new();
@@ -139,6 +150,18 @@ mod tests {
         assert!(line.starts_with("mqtt         nats          1.2 s  a  [31m"), "{line}");
         assert_eq!(line.chars().count(), PROGRESS_WIDTH);
         assert!(!line.contains(char::is_control));
+    }
+
+    #[test]
+    fn how_servers_ran_is_said_of_each_suite() {
+        let mut report = report();
+        report.begin("smtp");
+        let way = String::from("podman 4.3.1 with moonwire-postfix");
+        report.server(ServerRun { name: "postfix".into(), version: String::new(), way });
+        assert_eq!(
+            ways(&report),
+            "mqtt        nats 2.9: native\nsmtp        postfix: podman 4.3.1 with moonwire-postfix\n"
+        );
     }
 
     #[test]

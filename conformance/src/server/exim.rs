@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{Kind, postfix};
+use crate::place::Place;
 use crate::process;
 use crate::tools::{Tool, is_root, unpacked_program};
 
@@ -36,6 +37,7 @@ const NOBODY: u32 = 65534;
 pub const KIND: Kind = Kind {
     name: "exim",
     needs: &[EXIM, postfix::SINK, postfix::DKIM, postfix::KEYS],
+    images: &[],
     version,
     listeners: postfix::KIND.listeners,
     prepare,
@@ -44,7 +46,7 @@ pub const KIND: Kind = Kind {
 };
 
 /// "Exim version 4.96 #2 built ...".
-fn version() -> Result<String, String> {
+fn version(_: &Place) -> Result<String, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("exim: {error}"))?;
     write_users(folder.path(), user())?;
     let mut command = Command::new(unpacked_program(EXIM.program));
@@ -75,7 +77,8 @@ fn with_users<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
     command.env("NSS_WRAPPER_PASSWD", folder.join("passwd")).env("NSS_WRAPPER_GROUP", folder.join("group"))
 }
 
-fn prepare(folder: &Path) -> Result<(), String> {
+fn prepare(place: &Place) -> Result<(), String> {
+    let folder = place.folder();
     let wrong = |error: std::io::Error| format!("exim: {}: {error}", folder.display());
     let (uid, gid) = user();
     write_users(folder, (uid, gid))?;
@@ -92,7 +95,8 @@ fn prepare(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn commands(folder: &Path) -> Vec<Command> {
+fn commands(place: &Place) -> Vec<Command> {
+    let folder = place.folder();
     let exim = |configuration: &str| {
         let mut exim = Command::new(folder.join("bin/exim4"));
         with_users(&mut exim, folder).arg("-C").arg(folder.join(configuration)).args(["-bdf", "-q1s"]);

@@ -1,12 +1,12 @@
 //! Eclipse Mosquitto 2.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use super::Kind;
+use crate::place::{FromImage, Place};
 use crate::process;
-use crate::tools::{Tool, find};
+use crate::tools::Tool;
 
 /// The broker.
 pub const BROKER: Tool = Tool::of_package("mosquitto", "mosquitto");
@@ -26,6 +26,11 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const KIND: Kind = Kind {
     name: "mosquitto",
     needs: &[BROKER, PASSWORDS, SUBSCRIBER, PUBLISHER],
+    images: &[FromImage {
+        service: "mosquitto",
+        programs: &[("mosquitto", "mosquitto"), ("mosquitto_passwd", "mosquitto_passwd")],
+        health: Some("plain"),
+    }],
     version,
     listeners: &[
         "plain",
@@ -44,8 +49,8 @@ pub const KIND: Kind = Kind {
 };
 
 /// From the first line of its help: "mosquitto version 2.0.11".
-fn version() -> Result<String, String> {
-    let mut command = Command::new(find(BROKER.program).ok_or("mosquitto is not installed")?);
+fn version(place: &Place) -> Result<String, String> {
+    let mut command = place.command(BROKER);
     command.arg("-h");
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     let said = finished.stdout.lines().chain(finished.stderr.lines());
@@ -53,19 +58,19 @@ fn version() -> Result<String, String> {
     version.map(str::to_owned).ok_or_else(|| format!("mosquitto does not say its version: {}", finished.summary()))
 }
 
-fn prepare(folder: &Path) -> Result<(), String> {
-    let mut command = Command::new(find(PASSWORDS.program).ok_or("mosquitto_passwd is not installed")?);
-    command.args(["-b", "-c"]).arg(folder.join("passwords")).args([USER, PASSWORD]);
+fn prepare(place: &Place) -> Result<(), String> {
+    let mut command = place.command(PASSWORDS);
+    command.args(["-b", "-c"]).arg(place.folder().join("passwords")).args([USER, PASSWORD]);
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     if finished.succeeded() { Ok(()) } else { Err(format!("mosquitto_passwd: {}", finished.summary())) }
 }
 
 /// Three brokers: who is let in, and most of what is announced, is a setting of the whole, because `per_listener_settings` makes Mosquitto 2.0.21 forget
 /// the messages of clients that are away (its ChangeLog, 2.0.23). Started as root, they become the user `mosquitto`.
-fn commands(folder: &Path) -> Vec<Command> {
+fn commands(place: &Place) -> Vec<Command> {
     let start = |configuration: &str| {
-        let mut command = Command::new(find(BROKER.program).unwrap_or_else(|| BROKER.program.into()));
-        command.arg("-c").arg(folder.join(configuration));
+        let mut command = place.command(BROKER);
+        command.arg("-c").arg(place.folder().join(configuration));
         command
     };
     vec![start("mosquitto.conf"), start("password.conf"), start("limits.conf")]

@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Kind;
+use crate::place::{FromImage, Place};
 use crate::process;
-use crate::tools::{Tool, find};
+use crate::tools::Tool;
 
 /// The mail server.
-const POSTFIX: Tool = Tool::of_package("postfix", "postfix");
+pub const POSTFIX: Tool = Tool::of_package("postfix", "postfix");
 /// Checks logins.
 const DOVECOT: Tool = Tool::of_package("dovecot", "dovecot-core");
 /// The library that the sink is made of, and of Debian's own Python.
@@ -33,6 +34,7 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const KIND: Kind = Kind {
     name: "postfix",
     needs: &[POSTFIX, DOVECOT, SINK, DKIM, KEYS],
+    images: &[FromImage { service: "postfix", programs: &[("postfix", "postfix")], health: Some("plain") }],
     version,
     listeners: &["sink", "report", "plain", "bare", "small", "submission", "smtps", "expired", "wrong_name"],
     prepare,
@@ -40,20 +42,22 @@ pub const KIND: Kind = Kind {
     port_taken: "Address already in use",
 };
 
-fn version() -> Result<String, String> {
-    let mut command = Command::new(find("postconf").ok_or("postfix is not installed")?);
+fn version(place: &Place) -> Result<String, String> {
+    let mut command = place.beside(POSTFIX, "postconf");
     command.args(["-h", "-d", "mail_version"]);
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     Ok(finished.stdout.trim().to_owned())
 }
 
-fn prepare(folder: &Path) -> Result<(), String> {
+fn prepare(place: &Place) -> Result<(), String> {
+    let folder = place.folder();
     let wrong = |error: std::io::Error| format!("postfix: {}: {error}", folder.display());
     fs::write(folder.join("users"), format!("{USER}:{{PLAIN}}{PASSWORD}::::::\n")).map_err(wrong)?;
     for name in ["spool", "data"] {
         fs::create_dir_all(folder.join(name)).map_err(wrong)?;
     }
-    let mut command = Command::new("chown");
+    // Its user may have another number in a container.
+    let mut command = place.beside(POSTFIX, "chown");
     command.arg("postfix").arg(folder.join("data"));
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     if finished.succeeded() { Ok(()) } else { Err(format!("chown: {}", finished.summary())) }
@@ -67,37 +71,36 @@ pub fn sink(folder: &Path) -> Command {
     sink
 }
 
-fn commands(folder: &Path) -> Vec<Command> {
-    let program = |tool: Tool| find(tool.program).unwrap_or_else(|| tool.program.into());
-    let mut dovecot = Command::new(program(DOVECOT));
-    dovecot.arg("-F").arg("-c").arg(folder.join("dovecot.conf"));
-    vec![sink(folder), dovecot, postfix(folder)]
+fn commands(place: &Place) -> Vec<Command> {
+    let mut dovecot = place.command(DOVECOT);
+    dovecot.arg("-F").arg("-c").arg(place.folder().join("dovecot.conf"));
+    vec![sink(place.folder()), dovecot, postfix(place)]
 }
 
 /// Postfix in the foreground; whenever it is stopped it starts again, so that a case may restart it. Its master is in a
 /// session of its own, which no signal to us reaches: it is told.
-fn postfix(folder: &Path) -> Command {
-    let mut postfix = Command::new("sh");
+fn postfix(place: &Place) -> Command {
+    let mut postfix = place.beside(POSTFIX, "sh");
     postfix.args([
         "-c",
         "trap '\"$0\" -c \"$1\" abort; exit' TERM; while :; do \"$0\" -c \"$1\" start-fg & wait $!; done",
     ]);
-    postfix.arg(find(POSTFIX.program).unwrap_or_else(|| POSTFIX.program.into())).arg(folder);
+    postfix.arg(place.program(POSTFIX)).arg(place.folder());
     postfix
 }
 
 /// How long a Postfix that was stopped may take until it can be stopped again.
 const RESTART_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Stops the Postfix in `folder`, at once or after what it is at; it starts again by itself.
+/// Stops the Postfix in `place`, at once or after what it is at; it starts again by itself.
 ///
 /// # Errors
 /// In words.
-pub fn restart(folder: &Path, at_once: bool) -> Result<(), String> {
+pub fn restart(place: &Place, at_once: bool) -> Result<(), String> {
     let deadline = Instant::now() + RESTART_TIME_MAX;
     loop {
-        let mut command = Command::new(find(POSTFIX.program).ok_or("postfix is not installed")?);
-        command.arg("-c").arg(folder).arg(if at_once { "abort" } else { "stop" });
+        let mut command = place.inside(POSTFIX, "postfix", &[]);
+        command.arg("-c").arg(place.folder()).arg(if at_once { "abort" } else { "stop" });
         let finished = process::run(command, Duration::from_secs(60), |_, _| {})?;
         if finished.succeeded() {
             return Ok(());

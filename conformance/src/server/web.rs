@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use super::Kind;
+use crate::place::{FromImage, Place};
 use crate::process;
-use crate::tools::{Tool, find};
+use crate::tools::Tool;
 
 const NGINX: Tool = Tool::of_package("nginx", "nginx-light");
 const APACHE: Tool = Tool::of_package("apache2", "apache2");
@@ -29,6 +29,10 @@ pub const PASSWORD: &str = "correct-horse";
 pub const KIND: Kind = Kind {
     name: "web",
     needs: &[NGINX, APACHE, PROXY, SOCKS, OPENSSL, PYTHON, H11],
+    images: &[
+        FromImage { service: "nginx", programs: &[("nginx", "nginx")], health: Some("nginx") },
+        FromImage { service: "apache", programs: &[("apache2", "httpd")], health: Some("apache") },
+    ],
     version,
     listeners: &[
         "nginx",
@@ -53,8 +57,8 @@ pub const KIND: Kind = Kind {
 };
 
 /// nginx's: "nginx version: nginx/1.22.1".
-fn version() -> Result<String, String> {
-    let mut command = Command::new(find(NGINX.program).ok_or("nginx is not installed")?);
+fn version(place: &Place) -> Result<String, String> {
+    let mut command = place.command(NGINX);
     command.arg("-v");
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     let said = format!("{}{}", finished.stdout, finished.stderr);
@@ -80,7 +84,8 @@ printf 'moonwire:%s\n' "$(openssl passwd -apr1 correct-horse)" > passwords
 printf 'moonwire:digest:%s\n' "$(printf 'moonwire:digest:correct-horse' | openssl md5 -r | cut -d' ' -f1)" > digest
 "#;
 
-fn prepare(folder: &Path) -> Result<(), String> {
+fn prepare(place: &Place) -> Result<(), String> {
+    let folder = place.folder();
     let wrong = |error: std::io::Error| format!("web: {}: {error}", folder.display());
     let www = folder.join("www");
     fs::create_dir_all(&www).map_err(wrong)?;
@@ -94,11 +99,11 @@ fn prepare(folder: &Path) -> Result<(), String> {
     if finished.succeeded() { Ok(()) } else { Err(format!("openssl: {}", finished.summary())) }
 }
 
-fn commands(folder: &Path) -> Vec<Command> {
+fn commands(place: &Place) -> Vec<Command> {
+    let folder = place.folder();
     let text = fs::read_to_string(folder.join("ports.txt")).unwrap_or_default();
     let ports: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
     let port = |name: &str| ports.get(name).copied().unwrap_or("0");
-    let program = |tool: Tool| Command::new(find(tool.program).unwrap_or_else(|| tool.program.into()));
     let python = |name: &str| {
         // What dies is started again.
         let mut command = Command::new("sh");
@@ -106,17 +111,17 @@ fn commands(folder: &Path) -> Vec<Command> {
         command.arg(folder.join("servers.py")).args([name, port(name)]).arg(folder.join("state"));
         command
     };
-    let mut nginx = program(NGINX);
+    let mut nginx = place.command(NGINX);
     nginx.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
-    let mut apache = program(APACHE);
+    let mut apache = place.command(APACHE);
     apache.arg("-D").arg("FOREGROUND").arg("-f").arg(folder.join("apache.conf"));
-    let mut proxy = program(PROXY);
+    let mut proxy = place.command(PROXY);
     proxy.arg("-d").arg("-c").arg(folder.join("tinyproxy.conf"));
-    let mut socks = program(SOCKS);
+    let mut socks = place.command(SOCKS);
     socks.args(["-i", "127.0.0.1", "-p", port("socks")]);
-    let mut socks_password = program(SOCKS);
+    let mut socks_password = place.command(SOCKS);
     socks_password.args(["-i", "127.0.0.1", "-p", port("socks_password"), "-u", USER, "-P", PASSWORD]);
-    let mut tls11 = program(OPENSSL);
+    let mut tls11 = place.command(OPENSSL);
     tls11.args(["s_server", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0", "-www", "-quiet", "-accept"]);
     tls11.arg(format!("127.0.0.1:{}", port("tls11")));
     tls11.arg("-cert").arg(folder.join("self.pem")).arg("-key").arg(folder.join("self.key"));
@@ -125,6 +130,8 @@ fn commands(folder: &Path) -> Vec<Command> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -34,8 +34,8 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let expected = Comparison::read(context.setting, EXPECTED)?;
     context.against(&web::KIND);
-    let environment = match context.server(&web::KIND) {
-        Ok((server, certificates)) => environment(server, certificates),
+    let (version, environment) = match context.server(&web::KIND) {
+        Ok((server, certificates)) => (server.version.clone(), environment(server, certificates)),
         Err(Outcome::Skipped(reason)) => {
             let names = cases(context.setting)?;
             context.skip(&names, &reason);
@@ -46,7 +46,6 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
             return Ok(());
         }
     };
-    let version = (web::KIND.version)()?;
     let command = || {
         let mut command = context.setting.moonwire();
         command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());

@@ -60,7 +60,7 @@ impl Flavour {
 }
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
-    if setting.with.is_some() {
+    if setting.elsewhere().is_some() {
         return Ok(Vec::new());
     }
     let mut names = Vec::new();
@@ -73,14 +73,14 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let flavours = flavours(context.setting)?;
-    if let Some(elsewhere) = &context.setting.with {
+    if let Some(elsewhere) = context.setting.elsewhere() {
         return run_elsewhere(context, elsewhere, &flavours);
     }
     for kind in context.setting.kinds() {
         let expected = read_expected(context.setting, kind)?;
         context.against(kind);
-        let environment = match context.server(kind) {
-            Ok((server, certificates)) => environment(server, certificates),
+        let (version, environment) = match context.server(kind) {
+            Ok((server, certificates)) => (server.version.clone(), environment(server, certificates)),
             Err(Outcome::Skipped(reason)) => {
                 let names: Vec<_> = expected.names().map(str::to_owned).collect();
                 context.skip(&names, &reason);
@@ -91,7 +91,6 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
                 continue;
             }
         };
-        let version = (kind.version)()?;
         let (mut results, mut complete) = (Vec::new(), true);
         for (flavour, files) in &flavours {
             let (tests, wrong) = run_flavour(context, &environment, *flavour, files)?;

@@ -99,7 +99,7 @@ fn all_cases() -> impl Iterator<Item = (String, Plan)> {
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let names: Vec<String> = all_cases().map(|(name, _)| name).collect();
-    if context.setting.with.is_some() {
+    if context.setting.elsewhere().is_some() {
         context.skip(&names, "it has to end the broker, which is somebody else's");
         return Ok(());
     }

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +14,7 @@ use super::against::{self, Comparison, topic_of};
 use super::{Context, Setting, Suite};
 use crate::certificates::Certificates;
 use crate::outcome::Outcome;
+use crate::place::Place;
 use crate::process::{self, Process};
 use crate::server::{Kind, Server, exim, postfix};
 
@@ -113,8 +112,8 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
 
 fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
     let expected = Comparison::read(context.setting, side.expected)?;
-    let environment = match context.server(side.kind) {
-        Ok((server, certificates)) => environment(side, server, certificates),
+    let (version, environment) = match context.server(side.kind) {
+        Ok((server, certificates)) => (server.version.clone(), environment(side, server, certificates)),
         Err(Outcome::Skipped(reason)) => {
             let names = side_cases(context.setting, side)?;
             context.skip(&names, &reason);
@@ -125,7 +124,6 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
             return Ok(());
         }
     };
-    let version = (side.kind.version)()?;
     let command = || {
         let mut command = context.setting.moonwire();
         command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
@@ -226,10 +224,6 @@ impl Trouble {
 /// Starts the script that puts messages and delivers them, kills it, restarts Postfix; then counts what arrived.
 fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> Result<(), String> {
     let trouble = Trouble::wanted()?;
-    let (folder, report) = match context.server(&postfix::KIND) {
-        Ok((server, _)) => (server.folder().to_owned(), server.port("report").unwrap_or_default()),
-        Err(_) => return Err("the servers do not run".to_owned()),
-    };
     let store = context.setting.temporary.join("outbox.db");
     let start = |context: &Context<'_>| {
         let mut command = context.setting.moonwire();
@@ -244,7 +238,7 @@ fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> 
         // Spread evenly, whichever there are more of.
         if restarts * trouble.kills <= kills * trouble.restarts && restarts < trouble.restarts || kills >= trouble.kills
         {
-            postfix::restart(&folder, restarts % 2 == 0)?;
+            postfix::restart(running(context)?.place(), restarts % 2 == 0)?;
             restarts += 1;
         } else {
             // Dropping it ends it by a signal that it could obey; this one it cannot.
@@ -257,7 +251,7 @@ fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> 
     if !finished.succeeded() {
         return Err(format!("the script: {}", finished.summary()));
     }
-    let seen = settled(report, &folder, trouble.messages)?;
+    let seen = settled(running(context)?, trouble.messages)?;
     let missing: Vec<u32> = (1..=trouble.messages).filter(|n| !seen.contains_key(n)).collect();
     // Postfix, too, sends again what it cannot know to have arrived when it is stopped at once.
     let twice: u32 = seen.values().map(|copies| copies.queued - 1).sum();
@@ -279,6 +273,11 @@ fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> 
     }
 }
 
+/// The Postfix of this run.
+fn running<'a>(context: &'a mut Context<'_>) -> Result<&'a Server, String> {
+    context.server(&postfix::KIND).map(|(server, _)| &*server).map_err(|_| "the servers do not run".to_owned())
+}
+
 /// What became of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Copies {
@@ -289,19 +288,20 @@ struct Copies {
 }
 
 /// How often each message has arrived, once Postfix has handed on what it has.
-fn settled(report: u16, folder: &Path, messages: u32) -> Result<BTreeMap<u32, Copies>, String> {
+fn settled(server: &Server, messages: u32) -> Result<BTreeMap<u32, Copies>, String> {
+    let report = server.port("report").unwrap_or_default();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut seen = counts(report)?;
-    while Instant::now() < deadline && (seen.len() < messages as usize || !queue_is_empty(folder)) {
+    while Instant::now() < deadline && (seen.len() < messages as usize || !queue_is_empty(server.place())) {
         thread::sleep(Duration::from_millis(200));
         seen = counts(report)?;
     }
     Ok(seen)
 }
 
-fn queue_is_empty(folder: &Path) -> bool {
-    let mut command = Command::new("postqueue");
-    command.arg("-c").arg(folder).arg("-j");
+fn queue_is_empty(place: &Place) -> bool {
+    let mut command = place.inside(postfix::POSTFIX, "postqueue", &[]);
+    command.arg("-c").arg(place.folder()).arg("-j");
     process::run(command, Duration::from_secs(30), |_, _| {}).is_ok_and(|finished| finished.stdout.trim().is_empty())
 }
 
