@@ -10,6 +10,7 @@ mod container;
 mod expected;
 mod lua_tests;
 mod markdown;
+mod mutation;
 mod outcome;
 mod place;
 mod ports;
@@ -48,6 +49,8 @@ Examples:
   conformance/run mqtt telemetry                  two suites
   conformance/run mqtt --case MQTT-3.3            the cases of one clause
   conformance/run --list mqtt                     what would run, and what is missing
+  conformance/run --self-test                     whether the suites notice bugs that are planted
+  conformance/run --report report                 and report/index.html to look at
 
 Exit status:
   0  nothing failed; skipped cases are named with their reasons
@@ -67,6 +70,9 @@ struct Options {
     /// Say what would run and what is missing, and run nothing
     #[arg(long)]
     list: bool,
+    /// Plant bugs in copies of the stacks, and see that the suites notice them: the suite self_test, alone
+    #[arg(long, conflicts_with_all = ["suites", "accept", "with"])]
+    self_test: bool,
     /// Only against this server
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
@@ -259,6 +265,7 @@ fn setting(options: &Options, temporary: &Path) -> Result<Setting, String> {
     Ok(Setting {
         moonwire: std::path::absolute(&moonwire).unwrap_or(moonwire),
         root,
+        lua: None,
         case: options.case.clone(),
         server: options.server.clone(),
         way: way(options)?,
@@ -276,7 +283,10 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
             return Err(format!("there is no suite `{name}`; there are {}", known.join(", ")));
         }
     }
-    let named = |suite: &&Suite| options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name);
+    let named = |suite: &&Suite| match options.self_test {
+        true => suite.name == suite::SELF_TEST,
+        false => options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name),
+    };
     let suites: Vec<&Suite> = SUITES.iter().filter(named).collect();
     let Some(server) = &options.server else { return Ok(suites) };
     let known: BTreeSet<&str> = suites.iter().flat_map(|suite| suite.servers).map(|kind| kind.name).collect();
@@ -332,8 +342,16 @@ mod tests {
     }
 
     #[test]
+    fn the_self_test_is_a_suite_among_the_others_and_alone() {
+        assert_eq!(names(&["--self-test"]).unwrap(), ["self_test"]);
+        assert_eq!(names(&["self_test"]).unwrap(), ["self_test"]);
+        assert!(names(&[]).unwrap().contains(&"self_test"));
+        assert!(Options::try_parse_from(["conformance/run", "--self-test", "mqtt"]).is_err());
+    }
+
+    #[test]
     fn only_suites_against_a_server_run_when_it_is_named() {
-        assert_eq!(names(&["--server", "exim"]).unwrap(), ["smtp"]);
+        assert_eq!(names(&["--server", "exim"]).unwrap(), ["smtp", "self_test"]);
         assert_eq!(names(&["mqtt", "lua", "--server", "mosquitto"]).unwrap(), ["mqtt"]);
     }
 

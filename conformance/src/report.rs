@@ -62,6 +62,21 @@ impl Report {
         }
     }
 
+    /// A report that nobody sees, of what is a part of something else.
+    pub fn unseen() -> Self {
+        Self { terminal: Terminal { is_seen: false, is_watched: false }, ..Self::new() }
+    }
+
+    /// What has come so far.
+    pub fn results(&self) -> &[CaseResult] {
+        &self.results
+    }
+
+    /// The servers that took part.
+    pub fn servers(&self) -> &[ServerRun] {
+        &self.servers
+    }
+
     /// Says what is under test.
     pub fn version(&mut self, version: &str) {
         version.clone_into(&mut self.version);

@@ -11,6 +11,7 @@ mod lint;
 mod lua;
 mod mqtt;
 mod mqtt_restart;
+mod self_test;
 mod smtp;
 mod telemetry;
 mod websocket;
@@ -68,9 +69,13 @@ pub const SUITES: &[Suite] = &[
     websocket::SUITE,
     http::SUITE,
     http_server::SUITE,
+    self_test::SUITE,
     lint::SUITE,
     cargo::SUITE,
 ];
+
+/// The suite that tests the others.
+pub const SELF_TEST: &str = self_test::SUITE.name;
 
 /// Variables that must not reach what we run from the environment of whoever runs us.
 const FOREIGN_VARIABLES: [&str; 2] = ["MOONWIRE_", "MQTT_"];
@@ -117,6 +122,8 @@ pub struct Setting {
     pub root: PathBuf,
     /// The `moonwire` command under test.
     pub moonwire: PathBuf,
+    /// The stacks to run instead of those inside the command.
+    pub lua: Option<PathBuf>,
     /// Only cases like this.
     pub case: Option<String>,
     /// Only this server.
@@ -176,7 +183,9 @@ impl Setting {
 
     /// The command under test, in the top folder, with no variables that could change what it does.
     pub fn moonwire(&self) -> Command {
-        self.command(&self.moonwire)
+        let mut command = self.command(&self.moonwire);
+        command.envs(self.lua.iter().map(|folder| ("MOONWIRE_PATH", folder)));
+        command
     }
 
     /// Any command, in the top folder, with no variables that could change what it does.
@@ -206,6 +215,12 @@ impl<'a> Context<'a> {
     pub fn new(suite: &Suite, setting: &'a Setting, report: &'a mut Report, servers: &'a mut Servers) -> Self {
         let time_max = suite.time_max;
         Self { setting, report, deadline: Instant::now() + time_max, time_max, servers }
+    }
+
+    /// What another suite works with that is run as a part of this one, with the same servers and until the same time.
+    pub fn within<'b>(&'b mut self, suite: &Suite, setting: &'b Setting, report: &'b mut Report) -> Context<'b> {
+        let time_max = suite.time_max.min(self.time_left());
+        Context { setting, report, deadline: Instant::now() + time_max, time_max, servers: self.servers }
     }
 
     /// Results from here on are against this kind of server; false when cases against it are not to run.
@@ -365,6 +380,7 @@ pub mod tests {
         Setting {
             root: root.to_owned(),
             moonwire: "moonwire".into(),
+            lua: None,
             case: case.map(str::to_owned),
             server: None,
             way: Way::Native,

@@ -182,13 +182,16 @@ local chunked = {
   end,
 
   ["a long chunk is read past the buffer and means the same"] = function()
-    local bytes = test.random():bytes(300000)
-    local wire = ("%x\r\n%s\r\n3\r\nend\r\n0\r\n\r\nnext"):format(#bytes, bytes)
-    local from, input = reader({ { send = wire } }, codec.CHUNKED)
-    assert(all(from) == bytes .. "end")
-    test.equal(input:take(), "next")
-    from = reader({ { send = wire } }, codec.CHUNKED)
-    assert(from:read_all() == bytes .. "end")
+    -- Reads take 64 KiB at most: some of these chunks end in the middle of one.
+    for size = 300000, 360000, 15000 do
+      local bytes = test.random():bytes(size)
+      local wire = ("%x\r\n%s\r\n3\r\nend\r\n0\r\n\r\nnext"):format(#bytes, bytes)
+      local from, input = reader({ { send = wire } }, codec.CHUNKED)
+      assert(all(from) == bytes .. "end")
+      test.equal(input:take(), "next")
+      from = reader({ { send = wire } }, codec.CHUNKED)
+      assert(from:read_all() == bytes .. "end")
+    end
   end,
 
   ["a chunked body that ends too early or is damaged is an error"] = function()

@@ -18,6 +18,8 @@ const NO_SERVER: &str = "-";
 /// Standard output.
 #[derive(Debug)]
 pub struct Terminal {
+    /// Whether anything is printed.
+    pub is_seen: bool,
     /// Whether somebody watches; else it is a pipe or a file.
     pub is_watched: bool,
 }
@@ -25,7 +27,7 @@ pub struct Terminal {
 impl Terminal {
     /// Standard output, as it is.
     pub fn new() -> Self {
-        Self { is_watched: stdout().is_terminal() }
+        Self { is_seen: true, is_watched: stdout().is_terminal() }
     }
 
     /// What goes on now; replaced by whatever comes next.
@@ -38,6 +40,9 @@ impl Terminal {
 
     /// Lines that stay.
     pub fn say(&self, text: &str) {
+        if !self.is_seen {
+            return;
+        }
         if self.is_watched {
             print!("\r\x1b[2K");
         }

@@ -33,7 +33,7 @@ pub fn run(context: &Context<'_>, command: Command, before: &str) -> Result<Ran,
     Ok(reader.finish(&finished))
 }
 
-/// Runs files; with `--case`, only those that hold a case that is wanted. `command` is `moonwire test` with all but the
+/// Runs files; with `--case`, only those that hold a case that is wanted, or that case alone. `command` is `moonwire test` with all but the
 /// files, and `whole` the name of a case of a file.
 ///
 /// # Errors
@@ -45,24 +45,27 @@ pub fn run_files(
     whole: &dyn Fn(&str, &str) -> String,
     before: &str,
 ) -> Result<Ran, String> {
+    let mut running = command();
     if context.setting.case.is_some() {
         let mut list = command();
         list.arg("--list").args(&files);
         let listed = context.run(list, context.time_left())?;
-        let names: Vec<_> = listed.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
         // A file that cannot be listed fails when it runs.
-        let complete = listed.succeeded();
-        files.retain(|file| {
-            let mut of_file = names.iter().filter(|(of, _)| of == file);
-            !complete || of_file.any(|(_, name)| context.setting.wants(&whole(file, name)))
-        });
+        if listed.succeeded() {
+            let names = listed.stdout.lines().filter_map(|line| line.split_once(": "));
+            let wanted: Vec<_> = names.filter(|(file, name)| context.setting.wants(&whole(file, name))).collect();
+            files.retain(|file| wanted.iter().any(|(of, _)| of == file));
+            // One case alone need not wait for the others of its file.
+            if let [(_, name)] = wanted.as_slice() {
+                running.args(["--filter", name]);
+            }
+        }
         if files.is_empty() {
             return Ok((Vec::new(), None));
         }
     }
-    let mut command = command();
-    command.args(files);
-    run(context, command, before)
+    running.args(files);
+    run(context, running, before)
 }
 
 /// Results that are compared with a file of `expected/`.

@@ -27,14 +27,23 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 }
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
-    let mut command = context.setting.moonwire();
-    command.args(["test", FOLDER]);
-    let (tests, wrong) = against::run(context, command, "")?;
+    let command = || {
+        let mut command = context.setting.moonwire();
+        command.arg("test");
+        command
+    };
+    let files = context.setting.files(FOLDER, "_test.lua")?;
+    let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     for test in tests {
-        let name = format!("{}: {}", test.file, test.name);
+        let name = case_name(&test.file, &test.name);
         if context.setting.wants(&name) {
             context.report.case(name, test.outcome, Some(test.time));
         }
     }
     wrong.map_or(Ok(()), Err)
+}
+
+/// "lua/test/mqtt_codec_test.lua: statement".
+fn case_name(file: &str, statement: &str) -> String {
+    format!("{file}: {statement}")
 }
