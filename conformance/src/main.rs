@@ -71,7 +71,7 @@ struct Options {
     #[arg(long)]
     list: bool,
     /// Plant bugs in copies of the stacks, and see that the suites notice them: the suite self_test, alone
-    #[arg(long, conflicts_with_all = ["suites", "accept", "with"])]
+    #[arg(long, conflicts_with_all = ["suites", "accept"])]
     self_test: bool,
     /// Only against this server
     #[arg(long, value_name = "NAME")]

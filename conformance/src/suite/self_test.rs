@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Context, SUITES, Setting, Suite};
+use super::{Context, SUITES, Setting, Suite, Way};
 use crate::mutation::Mutation;
 use crate::outcome::Outcome;
 use crate::report::Report;
@@ -110,7 +110,7 @@ fn outcome_in(
         lua: Some(root.join("lua")),
         case: Some(mutation.case.clone()),
         server: mutation.server.clone(),
-        with: None,
+        way: if context.setting.elsewhere().is_some() { Way::Native } else { context.setting.way.clone() },
         accept: false,
         temporary,
         ..context.setting.clone()
