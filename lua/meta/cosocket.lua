@@ -224,6 +224,10 @@ function Stream:shutdown(direction) end
 --- Closes. What was written is sent first if the system takes it; whoever waits on the stream gets `closed`.
 ---@return true
 function Stream:close() end
+--- Closes at once, with RST: the other side gets an error instead of the stream's end. What was written and has not been
+--- sent is dropped, and what was sent may be. For those who have to tell a failure from an end, and for tests.
+---@return true
+function Stream:reset() end
 ---@return string?
 function Stream:peer_address() end
 ---@return string?

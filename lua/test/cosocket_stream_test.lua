@@ -343,6 +343,59 @@ return {
     test.equal(test.fails("closed", one:read_all()).code, "ECONNRESET")
   end),
 
+  ["a reset that a write meets first is no clean end for who reads"] = function()
+    local one, other = tcp_pair()
+    send(other, "half of an ans")
+    cosocket.sleep(0.01)
+    other:reset()
+    cosocket.sleep(0.01)
+    one:write("question")
+    test.equal(test.fails("closed", one:flush()).code, "ECONNRESET")
+    test.equal(one:read(4), "half")
+    test.equal(test.fails("closed", one:read_all()).code, "ECONNRESET")
+    test.equal(one:read(), " of an ans")
+    test.equal(test.fails("closed", one:read()).code, "ECONNRESET")
+  end,
+
+  ["reset ends a TCP connection by RST, for whoever waits on either side"] = function()
+    local one, other = tcp_pair()
+    local reader = cosocket.spawn(function() return one:read_all() end)
+    local own_reader = cosocket.spawn(function() return other:read() end)
+    cosocket.sleep(0.01)
+    assert(other:write("never sent"))
+    test.equal(other:reset(), true)
+    test.equal(test.fails("closed", reader:join()).code, "ECONNRESET")
+    test.fails("closed", own_reader:join())
+    test.fails("closed", other:write("x"))
+    test.equal(other:reset(), true)
+    test.equal(other:close(), true)
+  end,
+
+  ["reset drops what a closed stream still has to send"] = function()
+    local one, other = tcp_pair()
+    -- More than the system takes, so that it cannot leave before somebody reads.
+    assert(other:set_option("queue_max", 64 * 1024 * 1024))
+    assert(other:write(("x"):rep(32 * 1024 * 1024)))
+    other:close()
+    cosocket.sleep(0.01)
+    other:reset()
+    local got = 0
+    local data, err = one:read()
+    while data do
+      got = got + #data
+      data, err = one:read()
+    end
+    test.equal(test.fails("closed", data, err).code, "ECONNRESET")
+    assert(got < 32 * 1024 * 1024)
+  end,
+
+  ["a pair that is reset ends: no RST is known there"] = function()
+    local one, other = cosocket.pair()
+    other:write("dropped")
+    other:reset()
+    test.equal(one:read_all(), "")
+  end,
+
   ["an end in the middle says how much was left"] = function()
     local one, other = cosocket.pair()
     send(other, "abc")

@@ -235,6 +235,25 @@ impl Core {
         }
     }
 
+    /// Ends a TCP connection by RST. What it has not sent is dropped, and so is what the other side has not read yet; TLS
+    /// says no goodbye. A stream that cannot be reset (unix) ends at once.
+    pub(crate) fn reset(&mut self, id: SocketId) {
+        let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) else { return };
+        if let Some(tcp) = stream.transport().plain.tcp() {
+            // Refused by no TCP socket; if it were, the end would only be a gentler one.
+            let _ = tcp.set_linger(Some(std::time::Duration::ZERO));
+        }
+        let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
+        waiting.extend(stream.take_all_writers());
+        if stream.closing {
+            self.lingering -= 1;
+        }
+        self.sockets.remove(id);
+        for task in waiting {
+            self.wake(task, Outcome::Go);
+        }
+    }
+
     /// Drops a stream at once, with what it has not sent.
     fn drop_lingering(&mut self, id: SocketId) {
         if let Some(Socket::Stream(stream)) = self.sockets.get(id)

@@ -66,6 +66,10 @@ pub(super) fn add_stream_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table
             None => Ok(Err(closed("peer_address"))),
         }
     })?;
+    define(lua, shared, methods, "reset", |_, shared, socket: SocketRef| {
+        shared.core.borrow_mut().reset(socket.0);
+        Ok(true)
+    })?;
     define(lua, shared, methods, "tls_info", |lua, shared, socket: SocketRef| {
         let info = match shared.core.borrow_mut().stream(socket.0) {
             Some(stream) => stream.transport().tls.as_ref().and_then(|tls| tls.info()),

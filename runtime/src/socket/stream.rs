@@ -1,6 +1,6 @@
 //! A connected byte stream: what has arrived, what is to be sent, who waits for which.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 
 use super::{Pool, Readiness, Transport, TransportError, input::Input, tls};
 use crate::{
@@ -450,7 +450,12 @@ impl Stream {
     /// After a failure to send. What the other side said before it closed can still be read.
     fn write_failed(&mut self, error: TransportError) {
         let concerns_both = matches!(error, TransportError::Tls(_));
+        // The system tells of a reset once, and this was it: a read would take what follows for a clean end.
+        let was_reset = matches!(&error, TransportError::Io(error) if error.kind() == ErrorKind::ConnectionReset);
         let error = error.into_error(Op::Write);
+        if was_reset {
+            self.sending().cut.get_or_insert_with(|| error.clone());
+        }
         if concerns_both { self.fail(error) } else { self.stop_writing(error) }
     }
 
