@@ -30,7 +30,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
     for file in files(context.setting)? {
         context.case(&file, |context| {
             let mut command = context.setting.moonwire();
-            command.args(["check", &file]);
+            command.args(["check", &file]).env("MOONWIRE_PATH", &context.setting.root);
             context.succeed(command, FILE_TIME_MAX).map(|_| ()).into()
         });
     }

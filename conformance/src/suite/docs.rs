@@ -52,6 +52,7 @@ const PROVED_ELSEWHERE: [&str; 13] = [
     // The suites lua and check.
     "moonwire test lua/test*",
     "moonwire check *",
+    "MOONWIRE_PATH=. moonwire check *",
     // The suite telemetry, with a broker on a free port.
     "MQTT_URL=* examples/telemetry.lua*",
     "mosquitto_sub *",

@@ -4,7 +4,7 @@ mod chunk;
 
 use std::{
     collections::{BTreeSet, HashSet},
-    fs,
+    env, fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Found are: what is no Lua at all, modules that `require \"name\"` would not find (beside the file, in the
-folders named here, among the built-in modules), and globals that nothing defines. A `require` inside `pcall`
+folders named here and those of MOONWIRE_PATH, among the built-in modules), and globals that nothing defines. A `require` inside `pcall`
 and a global that is only asked for (`if jit then`) may be missing.
 
 Exit status: 0 when nothing is wrong, 1 when something is, 2 when a file cannot be read.")]
@@ -76,11 +76,14 @@ fn mistakes(paths: &[PathBuf]) -> Result<(usize, Vec<String>), String> {
     let known = Known::of_runtime().map_err(|error| error.to_string())?;
     let definitions: HashSet<&str> =
         checked.iter().flat_map(|(_, uses)| uses.iter().flatten()).filter_map(definition).collect();
+    let folders = env::var_os("MOONWIRE_PATH").unwrap_or_default();
+    let named: Vec<PathBuf> =
+        paths.iter().cloned().chain(env::split_paths(&folders).filter(|folder| folder.is_dir())).collect();
     let mut mistakes = Vec::new();
     for (file, uses) in &checked {
         match uses {
             Ok(uses) => mistakes.extend(
-                wrong_uses(uses, &known, &definitions, &module_roots(file, paths))
+                wrong_uses(uses, &known, &definitions, &module_roots(file, &named))
                     .into_iter()
                     .map(|(line, message)| format!("{}:{line}: {message}", file.display())),
             ),

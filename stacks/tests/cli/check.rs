@@ -1,6 +1,6 @@
 //! `moonwire check PATHS...`
 
-use super::Folder;
+use super::{Answer, Folder};
 
 #[test]
 fn nothing_wrong_is_silence_and_success() {
@@ -47,6 +47,14 @@ fn modules_are_looked_for_where_the_scripts_would_find_them() {
     folder.moonwire(&["check", "app/main.lua"]).is(0, "", "");
     folder.moonwire(&["check", "app/test/lib_test.lua"]).is(0, "", "");
     folder.moonwire(&["check", "app/lib/one.lua"]).is(1, "app/lib/one.lua:1: there is no module \"lib.two\"\n", "");
+}
+
+#[test]
+fn modules_are_looked_for_in_the_folders_of_moonwire_path_too() {
+    let folder = Folder::new("check_path").with("a.lua", "require 'own.one'").with("lib/own/one.lua", "");
+    folder.moonwire(&["check", "a.lua"]).is(1, "a.lua:1: there is no module \"own.one\"\n", "");
+    let answer: Answer = folder.command(&["check", "a.lua"]).env("MOONWIRE_PATH", "lib").output().unwrap().into();
+    answer.is(0, "", "");
 }
 
 #[test]
