@@ -83,10 +83,11 @@ local PACKETS = {
 ---@field reports boolean Whether answers to messages are events; their tickets know of them without. Default `true`.
 ---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
+---@field private last_heard number When a packet came last.
 ---@field private pong_by number? When the answer to a PINGREQ is due.
 ---@field private paused boolean
 ---@field private topics string[]? What the server's topic aliases stand for on this connection.
-local Session = { deadline = math.huge, state = "idle", clean = true, reports = true, last_sent = 0, paused = false }
+local Session = { deadline = math.huge, state = "idle", clean = true, reports = true, last_sent = 0, last_heard = 0, paused = false }
 Session.__index = Session
 
 ---@param op string
@@ -116,11 +117,21 @@ function Session:ping_interval()
   return self.keep_alive > 0 and self.keep_alive * KEEP_ALIVE_SHARE or math.huge
 end
 
---- Sets the deadline: the next PINGREQ, or the answer to the last one. Only what we send keeps the connection
---- alive. Sending does not move the deadline, which may be early: `expire` looks again.
+--- When the next PINGREQ is due. What we send keeps the connection alive for the server [MQTT-3.1.2-22]; what we hear
+--- tells us that it is. Who only sends would not notice a server that is gone, so silence is asked about, too, once.
+---@private
+---@return number
+function Session:ping_due()
+  local since = self.last_sent
+  if not self.pong_by and self.last_heard < since then since = self.last_heard end
+  return since + self:ping_interval()
+end
+
+--- Sets the deadline: the next PINGREQ, or the answer to the last one. Sending and hearing do not move the deadline,
+--- which may be early: `expire` looks again.
 ---@private
 function Session:schedule()
-  local due = self.last_sent + self:ping_interval()
+  local due = self:ping_due()
   if self.pong_by and not self.paused then due = math.min(due, self.pong_by) end
   self.deadline = due
 end
@@ -142,9 +153,10 @@ function Session:expire(now)
     self:close()
     return nil, cosocket.error("timeout", "mqtt", "the server did not answer PINGREQ")
   end
-  if now >= self.last_sent + self:ping_interval() then
+  if now >= self:ping_due() then
     assert(encode(self.output, { type = "pingreq" }, self.version))
-    self.pong_by = now + math.min(PING_TIMEOUT_MAX, math.max(1, self.keep_alive / 2))
+    -- One more PINGREQ, for the server's sake, gives the answer to the first no more time.
+    self.pong_by = self.pong_by or now + math.min(PING_TIMEOUT_MAX, math.max(1, self.keep_alive / 2))
     self.last_sent = now
   end
   self:schedule()
@@ -458,6 +470,7 @@ function Session:receive(input, now)
   local version, packet_max = self.version, self.packet_max
   while self.state ~= "closed" do
     local packet, err = decode(input, version, packet_max)
+    if packet then self.last_heard = now end
     -- Most there are; nothing is to be checked or remembered of it.
     if packet and packet.qos == 0 and not packet.properties and self.state == "connected" then return packet end
     if not packet then

@@ -294,11 +294,21 @@ return {
     test.equal(client.state, "closed")
   end,
 
-  ["own traffic keeps alive and received traffic does not"] = function()
+  ["the answer to a PINGREQ is due although another PINGREQ follows before"] = function()
+    -- With the shortest keep alive the next one is due sooner than the answer.
+    local client = connected({ keep_alive = 1 })
+    test.equal(client:expire(0.9), true)
+    test.equal(client:expire(1.8), true)
+    test.equal(types(client.output, 5), { "pingreq", "pingreq" })
+    test.fails("timeout", client:expire(1.9))
+  end,
+
+  ["own traffic keeps alive while the server is heard, and received traffic does not"] = function()
     -- Defects of others: PINGREQ in spite of own traffic; the timer reset by what was received.
     local client = connected({ keep_alive = 20 })
     for now = 10, 200, 10 do
       client:publish("t", "", 0, false, nil, now)
+      client:receive(wire(5, { type = "publish", topic = "t" }), now)
       if now >= client.deadline then test.equal(client:expire(now), true) end
     end
     for _, packet in ipairs(packets(client.output, 5)) do test.equal(packet.type, "publish") end
@@ -311,6 +321,25 @@ return {
     test.equal(types(client.output, 5), { "pingreq" })
   end,
 
+  ["who sends all the time notices a server that is silent, too"] = function()
+    local client = connected({ keep_alive = 20 })
+    local pinged, failure = 0, nil
+    for now = 1, 60 do
+      client:publish("t", "", 0, false, nil, now)
+      local ok, err = true, nil
+      if now >= client.deadline then
+        ok, err = client:expire(now)
+      end
+      for _, type in ipairs(types(client.output, 5)) do pinged = pinged + (type == "pingreq" and 1 or 0) end
+      if not ok then
+        failure = { now, test.fails("timeout", ok, err).message }
+        break
+      end
+    end
+    test.equal(pinged, 1)
+    test.equal(failure, { 28, "the server did not answer PINGREQ" })
+  end,
+
   ["an acknowledgement counts as own traffic"] = function()
     local client = connected({ keep_alive = 20 })
     local message = client:receive(wire(5, { type = "publish", topic = "t", qos = 1, packet_id = 1 }), 10)
@@ -318,7 +347,8 @@ return {
     packets(client.output, 5)
     test.equal(client:expire(18), true)
     test.equal(#client.output, 0)
-    test.equal(client.deadline, 30)
+    -- Counted from the message, which was heard before it was acknowledged.
+    test.equal(client.deadline, 28)
   end,
 
   ["an answer that is not read because we do not read is not late"] = function()
