@@ -33,7 +33,7 @@ return broker.cases({
       keep_alive = KEEP_ALIVE,
       will = { topic = topic, payload = "lost", qos = 1 },
     })
-    way:freeze()
+    way:lose()
     test.equal(broker.next(inbox).payload, "lost")
     -- No PINGRESP comes either, so the client knows, too.
     broker.wait_for_end(client)
@@ -48,7 +48,7 @@ return broker.cases({
       url = way.url,
       will = { topic = topic, payload = "cut", qos = 1, retain = false },
     })
-    way:cut()
+    way:refuse()
     local message = broker.next(inbox)
     test.equal(message.payload, "cut")
     test.equal(message.qos, 1)
@@ -64,7 +64,7 @@ return broker.cases({
       url = way.url,
       will = { topic = topic, payload = "kept", qos = 0, retain = true },
     })
-    way:cut()
+    way:refuse()
     test.equal(broker.next(inbox).payload, "kept")
     test.equal(broker.retained_elsewhere(topic), { qos = 0, retain = true, payload = "kept" })
     broker.wait_for_end(client)

@@ -61,7 +61,7 @@ local cases = {
     local topic = broker.topic("will")
     local inbox = broker.inbox(watcher, topic)
     local client = broker.connect({ url = way.url, will = { topic = topic, payload = "cut", qos = 1 } })
-    way:cut()
+    way:refuse()
     test.equal(broker.next(inbox).payload, "cut")
     broker.wait_for_end(client)
   end,

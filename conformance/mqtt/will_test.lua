@@ -74,7 +74,7 @@ return broker.cases({
       session_expiry = 60,
       will = { topic = topic, payload = "late", qos = 1, delay = 1 },
     })
-    way:cut()
+    way:refuse()
     test.equal(broker.next(inbox).payload, "late")
   end,
 
@@ -89,7 +89,7 @@ return broker.cases({
       session_expiry = 1,
       will = { topic = topic, payload = "with the session", qos = 1, delay = 3600 },
     })
-    way:cut()
+    way:refuse()
     test.equal(broker.next(inbox).payload, "with the session")
   end,
 })
