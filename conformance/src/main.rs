@@ -8,6 +8,7 @@ mod certificates;
 mod compose;
 mod container;
 mod expected;
+mod listing;
 mod lua_tests;
 mod markdown;
 mod mutation;
@@ -67,7 +68,7 @@ struct Options {
     /// Install what is missing: packages with apt-get (as root), parts of the Rust toolchain with rustup
     #[arg(long)]
     install: bool,
-    /// Say what would run and what is missing, and run nothing
+    /// Say what would run and how, in which versions, and what is missing; with suites or --case the cases, too. Runs nothing
     #[arg(long)]
     list: bool,
     /// Plant bugs in copies of the stacks, and see that the suites notice them: the suite self_test, alone
@@ -132,7 +133,8 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if options.list { list(&suites, &setting, !options.suites.is_empty()) } else { run(&options, &suites, &setting) }
+    let with_cases = !options.suites.is_empty() || options.self_test || options.case.is_some();
+    if options.list { list(&suites, &setting, with_cases) } else { run(&options, &suites, &setting) }
 }
 
 fn run(options: &Options, suites: &[&Suite], setting: &Setting) -> ExitCode {
@@ -212,33 +214,17 @@ fn missing(suites: &[&Suite], setting: &Setting) -> Vec<Tool> {
 }
 
 fn list(suites: &[&Suite], setting: &Setting, with_cases: bool) -> ExitCode {
-    let all_missing = missing(suites, setting);
-    for suite in suites {
-        println!("{:<10} {}", suite.name, suite.about);
-        let missing = missing(&[suite], setting);
-        if !missing.is_empty() {
-            println!("{:<10} {}", "", tools::sentence(&missing));
+    let missing = missing(suites, setting);
+    match listing::text(suites, setting, &listing::containers(setting), &missing, with_cases) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
         }
-        if !with_cases {
-            continue;
-        }
-        match (suite.cases)(setting) {
-            Ok(names) => {
-                for name in names.iter().filter(|name| setting.wants(name)) {
-                    println!("{:<10}   {name}", "");
-                }
-            }
-            Err(error) => {
-                eprintln!("conformance/run: {}: {error}", suite.name);
-                return ExitCode::from(FAILED);
-            }
+        Err(error) => {
+            eprintln!("conformance/run: {error}");
+            ExitCode::from(FAILED)
         }
     }
-    if !all_missing.is_empty() {
-        println!("\nWhat is missing is installed by `conformance/run --install`, or by");
-        println!("  {}", tools::install_command(&all_missing, tools::is_root()));
-    }
-    ExitCode::SUCCESS
 }
 
 /// Where servers are to run.
