@@ -188,6 +188,15 @@ impl Setting {
         command
     }
 
+    /// The same, for Lua files that name modules of the suites from the top folder on: `conformance.faults.proxy`.
+    pub fn moonwire_with_suites(&self) -> Command {
+        let mut command = self.moonwire();
+        let folders = self.lua.iter().chain([&self.root]);
+        // A folder whose name has a colon cannot be named; then there is the top folder alone.
+        command.env("MOONWIRE_PATH", std::env::join_paths(folders).unwrap_or_else(|_| self.root.clone().into()));
+        command
+    }
+
     /// Any command, in the top folder, with no variables that could change what it does.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -29,8 +29,8 @@ fn files(setting: &Setting) -> Result<Vec<String>, String> {
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     for file in files(context.setting)? {
         context.case(&file, |context| {
-            let mut command = context.setting.moonwire();
-            command.args(["check", &file]).env("MOONWIRE_PATH", &context.setting.root);
+            let mut command = context.setting.moonwire_with_suites();
+            command.args(["check", &file]);
             context.succeed(command, FILE_TIME_MAX).map(|_| ()).into()
         });
     }

@@ -186,10 +186,8 @@ fn run_flavour(
     files: &[String],
 ) -> Result<Ran, String> {
     let command = || {
-        let mut command = context.setting.moonwire();
+        let mut command = context.setting.moonwire_with_suites();
         command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
-        // Files name their modules from the top folder on.
-        command.env("MOONWIRE_PATH", &context.setting.root);
         if let Some(version) = flavour.version {
             command.env("MOONWIRE_MQTT_VERSION", version);
         }
