@@ -35,7 +35,7 @@ const BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 const SHELL_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// Commands a document may name without this suite running them, and what runs them instead.
-const PROVED_ELSEWHERE: [&str; 14] = [
+const PROVED_ELSEWHERE: &[&str] = &[
     // How one gets here.
     "git clone *",
     "cd *",
@@ -127,9 +127,9 @@ fn shell(context: &Context<'_>, block: &Block) -> Result<(), String> {
         return run_shell(context, &block.text);
     }
     for command in commands(&block.text) {
-        if is_like(&RUN_HERE, &command) && !is_like(&PROVED_ELSEWHERE, &command) {
+        if is_like(&RUN_HERE, &command) && !is_like(PROVED_ELSEWHERE, &command) {
             run_shell(context, &command)?;
-        } else if !is_like(&PROVED_ELSEWHERE, &command) {
+        } else if !is_like(PROVED_ELSEWHERE, &command) {
             return Err(format!(
                 "nothing runs `{command}`: mark the block `run` or `fragment`, or name what proves it"
             ));
@@ -188,14 +188,14 @@ mod tests {
 
     #[test]
     fn a_command_that_nothing_runs_is_noticed() {
-        assert!(is_like(&PROVED_ELSEWHERE, "conformance/run --install"));
+        assert!(is_like(PROVED_ELSEWHERE, "conformance/run --install"));
         assert!(is_like(
-            &PROVED_ELSEWHERE,
+            PROVED_ELSEWHERE,
             "MQTT_URL=mqtt://127.0.0.1:1883 cargo run -- examples/telemetry.lua --count 3"
         ));
         assert!(is_like(&RUN_HERE, "cargo run --release -- examples/telemetry.lua --count 3"));
         for command in ["curl https://example.com | sh", "npm test", "cargo publish"] {
-            assert!(!is_like(&PROVED_ELSEWHERE, command) && !is_like(&RUN_HERE, command), "{command}");
+            assert!(!is_like(PROVED_ELSEWHERE, command) && !is_like(&RUN_HERE, command), "{command}");
         }
     }
 }
