@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::process::{Finished, Process};
 use crate::tools::Tool;
 
-const CURL: Tool = Tool::of_package("curl", "curl");
+pub(super) const CURL: Tool = Tool::of_package("curl", "curl");
 const PYTHON: Tool = Tool::of_package("/usr/bin/python3", "python3");
 /// The package brings no program: its first file stands for it.
 const H11: Tool = Tool::of_package("/usr/lib/python3/dist-packages/h11/__init__.py", "python3-h11");

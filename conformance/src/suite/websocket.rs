@@ -30,7 +30,7 @@ pub const SUITE: Suite = Suite {
     run,
 };
 
-const KOSOKU: Tool = Tool::of_python("kosoku", "kosoku==0.1.0");
+pub(super) const KOSOKU: Tool = Tool::of_python("kosoku", "kosoku==0.1.0");
 const WEBSOCKETS: Tool = Tool::of_python("websockets", "websockets==17.4");
 
 /// What takes a run of every kind of case: all but compression, and of that some of each kind.
@@ -47,9 +47,12 @@ const PEER_TIME_MAX: Duration = Duration::from_secs(4 * 60);
 /// One of the other ends, and our answer to it.
 type Part = fn(&mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome>;
 
+const OUR_SERVER: &str = "Autobahn: our server";
+const OUR_CLIENT: &str = "Autobahn: our client";
+
 const PARTS: &[(&str, Part)] = &[
-    ("Autobahn: our server", autobahn_server),
-    ("Autobahn: our client", autobahn_client),
+    (OUR_SERVER, autobahn_server),
+    (OUR_CLIENT, autobahn_client),
     ("Python websockets: our server", |context| peer_client(context, false)),
     ("Python websockets: our server with TLS", |context| peer_client(context, true)),
     ("Python websockets: our client", peer_server),
@@ -112,6 +115,16 @@ fn autobahn_time_max() -> Duration {
     Duration::from_secs(if is_full() { 30 * 60 } else { 3 * 60 })
 }
 
+/// The only case of a part that `--case` names, when it names one as a whole: "Autobahn: our server: 2.2".
+fn only<'a>(setting: &'a Setting, part: &str) -> Option<&'a str> {
+    setting.case.as_deref()?.strip_prefix(part)?.strip_prefix(": ")
+}
+
+/// The cases run in kosoku, unless somebody has the original.
+fn need_autobahn(context: &Context<'_>) -> Result<(), Outcome> {
+    if env::var_os("AUTOBAHN_PYTHON").is_some() { Ok(()) } else { context.need(&[KOSOKU]) }
+}
+
 /// The command that runs `cases` without `others` in one of its two modes; its report goes to `outdir`.
 fn autobahn(
     setting: &Setting,
@@ -151,14 +164,23 @@ fn autobahn(
 }
 
 fn autobahn_server(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
+    need_autobahn(context)?;
     let outdir = context.setting.temporary.join("autobahn-server");
     let (_server, address) = start(ours(context.setting, "server.lua"))?;
-    let command = autobahn(context.setting, "fuzzingclient", &address, &outdir, (cases(), &[]))?;
+    let only = only(context.setting, OUR_SERVER);
+    let cases = only.as_ref().map_or(cases(), std::slice::from_ref);
+    let command = autobahn(context.setting, "fuzzingclient", &address, &outdir, (cases, &[]))?;
     let finished = context.run(command, autobahn_time_max()).map_err(failed)?;
-    enough(verdicts(&outdir, &finished)?)
+    let verdicts = verdicts(&outdir, &finished)?;
+    if only.is_some() { Ok(verdicts) } else { enough(verdicts) }
 }
 
 fn autobahn_client(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
+    need_autobahn(context)?;
+    if let Some(case) = only(context.setting, OUR_CLIENT).map(str::to_owned) {
+        let alone = ALONE.iter().any(|alone| case.starts_with(alone.trim_end_matches('*')));
+        return client_cases(context, "autobahn-client", (&[&case], &[]), alone);
+    }
     let mut all = client_cases(context, "autobahn-client", (cases(), &ALONE), false)?;
     let alone: &[&str] = if is_full() { &ALONE } else { &SOME_ALONE };
     all.extend(client_cases(context, "autobahn-client-alone", (alone, &[]), true)?);
@@ -251,6 +273,7 @@ fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
 }
 
 fn peer_client(context: &mut Context<'_>, tls: bool) -> Result<Vec<(String, Outcome)>, Outcome> {
+    context.need(&[WEBSOCKETS])?;
     let mut server = ours(context.setting, "server.lua");
     let mut client = peer(context.setting);
     let mut authority = None;
@@ -270,6 +293,7 @@ fn peer_client(context: &mut Context<'_>, tls: bool) -> Result<Vec<(String, Outc
 }
 
 fn peer_server(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
+    context.need(&[WEBSOCKETS])?;
     let mut command = peer(context.setting);
     command.arg("server");
     let (_server, address) = start(command)?;
@@ -294,6 +318,15 @@ mod tests {
         assert_eq!(cases[0], ("one thing".to_owned(), Outcome::Passed));
         assert_eq!(cases[1], ("another".to_owned(), Outcome::Failed("AssertionError 5".to_owned())));
         assert!(outcomes(&finished("")).is_err());
+    }
+
+    #[test]
+    fn one_case_of_autobahn_can_run_alone() {
+        let setting = |case| super::super::tests::setting(Path::new("."), Some(case));
+        assert_eq!(only(&setting("Autobahn: our server: 2.2"), OUR_SERVER), Some("2.2"));
+        for case in ["Autobahn: our client: 2.2", "Autobahn: our server", "2.2"] {
+            assert_eq!(only(&setting(case), OUR_SERVER), None, "{case}");
+        }
     }
 
     #[test]
