@@ -77,7 +77,12 @@ function broker.cases(cases)
   local chosen = {}
   for name, case in pairs(cases) do
     local chosen_name = name_for_version(name)
-    if chosen_name then chosen[chosen_name] = case end
+    if chosen_name then
+      chosen[chosen_name] = function()
+        if broker.version == 5 then broker.requires("MQTT 5") end
+        case()
+      end
+    end
   end
   return chosen
 end
@@ -91,6 +96,26 @@ function broker.needs(value, what)
   if value == nil then test.skip("it needs " .. what) end
   return value
 end
+
+--- What this broker does not offer: see servers/NAME/lacks.txt.
+local lacked = {}
+for feature in (setting("LACKS") or ""):gmatch("[^,]+") do lacked[feature] = true end
+
+--- Whether the broker is known not to offer a feature.
+---@param feature string
+---@return boolean
+function broker.lacks(feature)
+  return lacked[feature] == true
+end
+
+--- Ends the case as skipped when the broker is known not to offer a feature.
+---@param feature string As servers/NAME/lacks.txt has it.
+function broker.requires(feature)
+  if lacked[feature] then test.skip("lacks " .. feature) end
+end
+
+--- The highest QoS that it delivers.
+broker.qos_max = lacked["QoS 2"] and 1 or 2
 
 --- A topic that no other case and no other run uses.
 ---@param last? string Last level.

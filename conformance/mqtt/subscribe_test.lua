@@ -43,6 +43,7 @@ return broker.cases({
   end,
 
   ["[MQTT-4.7.2-1] a wildcard does not stand for topics that begin with a dollar sign"] = function()
+    broker.requires("$SYS topics")
     local client <close> = broker.connect()
     local inbox = broker.inbox(client, "#")
     local topic = broker.topic()
@@ -98,7 +99,7 @@ return broker.cases({
     local client <close> = broker.connect()
     test.equal(client:subscribe(broker.topic(), { qos = 1 }), 1)
     test.equal(client:subscribe({ broker.topic(), broker.topic() }, { qos = 0 }), { 0, 0 })
-    test.equal(client:subscribe({ broker.topic() }, { qos = 2 }), { 2 })
+    test.equal(client:subscribe({ broker.topic() }, { qos = 2 }), { broker.qos_max })
   end,
 
   ["[5: MQTT-3.8.3-3] a subscription without local messages brings those of others only"] = function()
@@ -112,6 +113,8 @@ return broker.cases({
 
   ["[5: MQTT-3.8.4-2; 3.1.1: MQTT-3.8.4-2] handlers of filters that overlap are each given the message"] = function()
     local client <close> = broker.connect()
+    -- With a copy for each filter, only identifiers of version 5 tell which is for which (3.3.5 in 3.1.1).
+    if broker.version ~= 5 then broker.requires("one copy for filters that overlap") end
     local top = broker.topic("top")
     local one, other = broker.inbox(client, top .. "/+"), broker.inbox(client, top .. "/#")
     for i = 1, 3 do
@@ -183,6 +186,7 @@ return broker.cases({
   end,
 
   ["[5: MQTT-4.8.2-4] each message of a shared subscription goes to one of those who share it"] = function()
+    broker.requires("shared subscriptions")
     local one <close> = broker.connect()
     local other <close> = broker.connect()
     local publisher <close> = broker.connect()
@@ -211,6 +215,7 @@ return broker.cases({
   end,
 
   ["[5: MQTT-4.8.2-3] groups that share the same filter each get every message"] = function()
+    broker.requires("shared subscriptions")
     local client <close> = broker.connect()
     local topic = broker.topic()
     local one = broker.inbox(client, "$share/one/" .. topic)
@@ -223,6 +228,7 @@ return broker.cases({
   end,
 
   ["[5: MQTT-4.8.2-2] who leaves a shared subscription gets no more, and the others get all"] = function()
+    broker.requires("shared subscriptions")
     local one <close> = broker.connect()
     local other <close> = broker.connect()
     local topic = broker.topic()

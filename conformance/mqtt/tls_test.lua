@@ -8,6 +8,7 @@ local test = require("test")
 ---@param name string
 ---@return string
 local function listener(name)
+  if not broker.urls[name] then broker.requires("certificates of a listener's own") end
   return broker.needs(broker.urls[name], "brokers with certificates of the harness")
 end
 

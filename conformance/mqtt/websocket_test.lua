@@ -11,7 +11,7 @@ local cases = {
     local client <close> = broker.connect()
     local topic = broker.topic()
     local inbox = broker.inbox(client, topic, { qos = 2 })
-    for qos = 0, 2 do
+    for qos = 0, broker.qos_max do
       broker.publish(client, topic, "at " .. qos, { qos = qos })
       local message = broker.next(inbox)
       test.equal({ message.payload, message.qos }, { "at " .. qos, qos })
@@ -72,7 +72,7 @@ local cases = {
     local topic = broker.topic()
     local inbox = broker.inbox(client, topic, { qos = 2 })
     way:interrupt()
-    broker.publish(client, topic, "exactly once", { qos = 2 })
+    broker.publish(client, topic, "exactly once", { qos = broker.qos_max })
     local connack = broker.next(connections)
     test.equal(connack.session_present, true)
     test.equal(broker.next(inbox).payload, "exactly once")

@@ -27,7 +27,7 @@ return broker.cases({
       will = {
         topic = topic,
         payload = "{}",
-        qos = 2,
+        qos = broker.qos_max,
         content_type = "application/json",
         response_topic = "answers/here",
         correlation = "\0\1",
@@ -37,7 +37,7 @@ return broker.cases({
       },
     }):close(4)
     local message = broker.next(inbox)
-    test.equal(message.qos, 2)
+    test.equal(message.qos, broker.qos_max)
     local properties = message.properties
     test.equal(properties.content_type, "application/json")
     test.equal(properties.response_topic, "answers/here")

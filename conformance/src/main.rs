@@ -8,6 +8,7 @@ mod certificates;
 mod compose;
 mod container;
 mod expected;
+mod lacks;
 mod listing;
 mod lua_tests;
 mod markdown;

@@ -110,6 +110,11 @@ impl Place {
             .collect()
     }
 
+    /// Whether a tool runs in a container.
+    pub fn is_contained(&self, tool: Tool) -> bool {
+        self.container_of(tool).is_some()
+    }
+
     fn container_of(&self, tool: Tool) -> Option<(&Containers, &'static str, &'static str)> {
         let (image, program) = image_of(self.images, tool)?;
         Some((self.containers.as_ref()?, image.service, program))

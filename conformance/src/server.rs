@@ -1,14 +1,18 @@
 //! Real servers: started on free ports of the loopback interface in a folder of their own, ready when they accept
 //! connections, ended with the run.
 
+pub mod ejabberd;
 pub mod exim;
 pub mod mosquitto;
+pub mod nats;
 pub mod postfix;
+pub mod rabbitmq;
 pub mod web;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -19,13 +23,13 @@ use crate::container::{Containers, Engine, Images};
 use crate::place::{FromImage, Place, image_of};
 use crate::ports;
 use crate::process::{self, Process, tail};
-use crate::tools::Tool;
+use crate::tools::{Tool, is_root};
 
 /// Every broker that the MQTT suite knows. A suite of another protocol names its own servers.
-pub const KINDS: &[&Kind] = &[&mosquitto::KIND];
+pub const KINDS: &[&Kind] = &[&mosquitto::KIND, &rabbitmq::KIND, &nats::KIND, &ejabberd::KIND];
 
-/// How long a server may take until it accepts connections.
-const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a server may take until it accepts connections; RabbitMQ takes half a minute on a busy machine.
+const START_TIME_MAX: Duration = Duration::from_secs(90);
 /// Between the moment a port is found free and the moment the server takes it, somebody else may.
 const ATTEMPTS: usize = 3;
 
@@ -272,6 +276,40 @@ pub fn open_to_all(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The numbers of a system's user and group.
+fn user_numbers(passwords: &str, name: &str) -> Option<(u32, u32)> {
+    let line = passwords.lines().find(|line| line.split(':').next() == Some(name))?;
+    let mut fields = line.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The numbers of the user as whom a server runs that root starts, and of its group.
+fn unprivileged(user: &str) -> Option<(u32, u32)> {
+    if is_root() { user_numbers(&fs::read_to_string("/etc/passwd").ok()?, user) } else { None }
+}
+
+/// Makes a folder in that of the server which belongs to this user, where root starts `tool` on this machine.
+///
+/// # Errors
+/// In words.
+pub fn own(place: &Place, tool: Tool, name: &str, user: &str) -> Result<(), String> {
+    let path = place.folder().join(name);
+    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
+    fs::create_dir_all(&path).map_err(wrong)?;
+    match unprivileged(user) {
+        Some((uid, gid)) if !place.is_contained(tool) => chown(&path, Some(uid), Some(gid)).map_err(wrong),
+        _ => Ok(()),
+    }
+}
+
+/// Has a command that runs `tool` run it as this user, where root starts it on this machine. A container is a fence of
+/// its own.
+pub fn run_as(place: &Place, tool: Tool, command: &mut Command, user: &str) {
+    if let Some((uid, gid)) = unprivileged(user).filter(|_| !place.is_contained(tool)) {
+        command.uid(uid).gid(gid);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +335,14 @@ mod tests {
                 assert!(all.contains(&format!("{{{{{listener}}}}}")), "{}: no listener {listener}", kind.name);
             }
         }
+    }
+
+    #[test]
+    fn a_user_has_the_numbers_of_the_line_that_begins_with_its_name() {
+        let passwords = "root:x:0:0:root:/root:/bin/sh\nnats:x:108:112::/nonexistent:/usr/sbin/nologin\nodd:x\n";
+        assert_eq!(user_numbers(passwords, "nats"), Some((108, 112)));
+        assert_eq!(user_numbers(passwords, "nat"), None);
+        assert_eq!(user_numbers(passwords, "odd"), None);
     }
 
     /// Reads its (empty) standard input and ends.

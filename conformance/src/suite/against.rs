@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::{Context, Setting};
 use crate::expected::Expected;
+use crate::lacks::Lacks;
 use crate::lua_tests::{LuaTest, Reader};
 use crate::outcome::Outcome;
 use crate::process;
@@ -72,6 +73,7 @@ pub fn run_files(
 pub struct Comparison {
     path: String,
     expected: Expected,
+    lacks: Lacks,
 }
 
 impl Comparison {
@@ -83,7 +85,17 @@ impl Comparison {
         let path = path.into();
         let expected =
             Expected::parse(&setting.read(&path)?, !setting.accept).map_err(|error| format!("{path}: {error}"))?;
-        Ok(Self { path, expected })
+        Ok(Self { path, expected, lacks: Lacks::default() })
+    }
+
+    /// The same, for a server that does not offer everything.
+    pub fn with_lacks(self, lacks: Lacks) -> Self {
+        Self { lacks, ..self }
+    }
+
+    /// What the server does not offer.
+    pub fn lacks(&self) -> &Lacks {
+        &self.lacks
     }
 
     /// The names of the cases that are known.
@@ -107,7 +119,7 @@ impl Comparison {
             return self.accept(context, results);
         }
         for (name, test) in results.iter().filter(|(name, _)| context.setting.wants(name)) {
-            let outcome = self.expected.judge(version, name, test.outcome.clone());
+            let outcome = self.expected.judge(version, &self.lacks, name, test.outcome.clone());
             context.report.case(name, outcome, Some(test.time));
         }
         for name in self.names().filter(|name| complete && context.setting.wants(name)) {
@@ -124,7 +136,7 @@ impl Comparison {
             return Err("--accept takes all cases: leave --case out".to_owned());
         }
         let path = &self.path;
-        let text = self.expected.accept(results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
+        let text = self.expected.accept(&self.lacks, results.iter().map(|(name, test)| (name.as_str(), &test.outcome)));
         fs::write(context.setting.root.join(path), text).map_err(|error| format!("cannot write {path}: {error}"))?;
         context.report.say(&format!("{path} is written anew: look at what changed"));
         for (name, test) in results {

@@ -5,18 +5,22 @@
 //! Where the broker is, it learns from its environment, which `mqtt/broker.lua` reads. With `--with URL` that is a broker
 //! of somebody else's: cases that need more than its address are skipped, and nothing is compared with what is expected.
 
+mod broker;
+mod document;
+
 use std::time::Duration;
 
+use self::broker::Broker;
 use super::against::{self, Comparison, Ran, topic_of};
 use super::{Context, Elsewhere, Setting, Suite};
-use crate::certificates::Certificates;
+use crate::lacks::Lacks;
 use crate::outcome::Outcome;
-use crate::server::{self, Server, mosquitto};
+use crate::server;
 
 /// The suite against every broker.
 pub const SUITE: Suite = Suite {
     name: "mqtt",
-    about: "the MQTT stack against Mosquitto (or --with URL): versions 5 and 3.1.1, TCP, TLS, WebSocket",
+    about: "the MQTT stack against four brokers (or --with URL): versions 5 and 3.1.1, TCP, TLS, WebSocket",
     needs: &[],
     servers: server::KINDS,
     time_max: Duration::from_secs(10 * 60),
@@ -32,19 +36,6 @@ const WEBSOCKETS: [&str; 2] = ["ws", "wss"];
 
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "30";
-
-/// Which listener is which variable; all but the first two for the cases that choose one themselves.
-const VARIABLES: [(&str, &str, &str); 9] = [
-    ("MOONWIRE_MQTT_TCP_URL", "mqtt://127.0.0.1", "plain"),
-    ("MOONWIRE_MQTT_TLS_URL", "mqtts://localhost", "tls"),
-    ("MOONWIRE_MQTT_WS_URL", "ws://127.0.0.1", "websocket"),
-    ("MOONWIRE_MQTT_WSS_URL", "wss://localhost", "websocket_tls"),
-    ("MOONWIRE_MQTT_PASSWORD_URL", "mqtt://127.0.0.1", "password"),
-    ("MOONWIRE_MQTT_CLIENT_CERTIFICATE_URL", "mqtts://localhost", "client_certificate"),
-    ("MOONWIRE_MQTT_EXPIRED_URL", "mqtts://localhost", "expired"),
-    ("MOONWIRE_MQTT_WRONG_NAME_URL", "mqtts://localhost", "wrong_name"),
-    ("MOONWIRE_MQTT_LIMITS_URL", "mqtt://127.0.0.1", "limits"),
-];
 
 /// One way to run files: "5 tls".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +68,11 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         return run_elsewhere(context, elsewhere, &flavours);
     }
     for kind in context.setting.kinds() {
+        let broker = Broker::named(kind.name).ok_or_else(|| format!("{} is no MQTT broker", kind.name))?;
         let expected = read_expected(context.setting, kind)?;
         context.against(kind);
-        let (version, environment) = match context.server(kind) {
-            Ok((server, certificates)) => (server.version.clone(), environment(server, certificates)),
+        let (version, mut environment) = match context.server(kind) {
+            Ok((server, certificates)) => (server.version.clone(), broker.environment(server, certificates)),
             Err(Outcome::Skipped(reason)) => {
                 let names: Vec<_> = expected.names().map(str::to_owned).collect();
                 context.skip(&names, &reason);
@@ -91,8 +83,10 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
                 continue;
             }
         };
+        environment.push(("MOONWIRE_MQTT_LACKS", expected.lacks().names(&version)));
         let (mut results, mut complete) = (Vec::new(), true);
-        for (flavour, files) in &flavours {
+        let by_transport = |flavour: &Flavour| flavour.transport.is_none_or(|name| broker.transports.contains(&name));
+        for (flavour, files) in flavours.iter().filter(|(flavour, _)| by_transport(flavour)) {
             let (tests, wrong) = run_flavour(context, &environment, *flavour, files)?;
             results.extend(tests.into_iter().map(|test| (case_name(*flavour, &test.file, &test.name), test)));
             if let Some(wrong) = wrong {
@@ -109,6 +103,11 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
             Ok((server, _)) => server.lives().into(),
             Err(outcome) => outcome,
         });
+    }
+    if context.setting.accept {
+        let root = &context.setting.root;
+        let wrong = |error: std::io::Error| format!("cannot write {}: {error}", document::PATH);
+        std::fs::write(root.join(document::PATH), document::text(root)?).map_err(wrong)?;
     }
     Ok(())
 }
@@ -200,30 +199,6 @@ fn run_flavour(
     against::run_files(context, &command, files.to_vec(), &whole, &format!("{}: ", flavour.name()))
 }
 
-/// Where the Lua files find the broker and the certificates.
-fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
-    let mut environment = Vec::new();
-    for (variable, address, listener) in VARIABLES {
-        if let Some(port) = server.port(listener) {
-            environment.push((variable, format!("{address}:{port}")));
-        }
-    }
-    let path = |path: std::path::PathBuf| path.display().to_string();
-    environment.extend([
-        ("MOONWIRE_MQTT_SERVER", server.kind.name.to_owned()),
-        ("MOONWIRE_MQTT_USER", mosquitto::USER.to_owned()),
-        ("MOONWIRE_MQTT_PASSWORD", mosquitto::PASSWORD.to_owned()),
-        ("MOONWIRE_MQTT_LOG", path(server.log())),
-        ("MOONWIRE_MQTT_CA", path(certificates.certificate("ca"))),
-        ("MOONWIRE_MQTT_OTHER_CA", path(certificates.certificate("other_ca"))),
-        ("MOONWIRE_MQTT_CERTIFICATE", path(certificates.certificate("client"))),
-        ("MOONWIRE_MQTT_KEY", path(certificates.key("client"))),
-        ("MOONWIRE_MQTT_OTHER_CERTIFICATE", path(certificates.certificate("other_client"))),
-        ("MOONWIRE_MQTT_OTHER_KEY", path(certificates.key("other_client"))),
-    ]);
-    environment
-}
-
 /// Which files run in which way.
 fn flavours(setting: &Setting) -> Result<Vec<(Flavour, Vec<String>)>, String> {
     let mut flavours: Vec<(Flavour, Vec<String>)> = Vec::new();
@@ -257,7 +232,8 @@ fn run_for(source: &str) -> Result<Vec<Flavour>, String> {
 }
 
 fn read_expected(setting: &Setting, kind: &server::Kind) -> Result<Comparison, String> {
-    Comparison::read(setting, format!("conformance/expected/{}.txt", kind.name))
+    let lacks = Lacks::read(&setting.root.join("conformance/servers").join(kind.name))?;
+    Ok(Comparison::read(setting, format!("conformance/expected/{}.txt", kind.name))?.with_lacks(lacks))
 }
 
 #[cfg(test)]
@@ -294,13 +270,5 @@ mod tests {
         assert_eq!(transport_of("mqtts://host"), Ok("tls"));
         assert_eq!(transport_of("ws://host/mqtt"), Ok("ws"));
         assert!(transport_of("http://host").unwrap_err().contains("`http`"));
-    }
-
-    #[test]
-    fn every_listener_has_a_variable() {
-        let listeners: Vec<&str> = VARIABLES.iter().map(|(_, _, listener)| *listener).collect();
-        for listener in mosquitto::KIND.listeners {
-            assert!(listeners.contains(listener), "no script can reach {listener}");
-        }
     }
 }
