@@ -1,7 +1,7 @@
 --- Bodies that become files: they go on where they broke off, are checked, and appear under their name when they are
 --- whole. Until then they are `PATH.part`; `PATH.part.info` says what of, so that a later run can go on, too.
 
-local clients = require("http.client")
+local request_options = require("http.options")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
@@ -418,7 +418,7 @@ end
 ---@return http.Download
 local function new(op, client, url, path, given, level)
   if type(path) ~= "string" or path == "" then error(("%s: the path must be a string"):format(op), level + 1) end
-  local options, request = clients.split(op, given, SAVE_OPTIONS, level + 1)
+  local options, request = request_options.split(op, given, SAVE_OPTIONS, level + 1)
   local algorithm, wanted
   if options.checksum then
     algorithm, wanted = options.checksum:match("^(%w+):(%x+)$")

@@ -1,7 +1,7 @@
 --- Server-sent events from a URL, for as long as the server has some: a lost connection is made again, and the server
 --- told which event was the last (the HTML standard, 9.2.3).
 
-local clients = require("http.client")
+local request_options = require("http.options")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local date = require("http.date")
@@ -44,7 +44,7 @@ local events = {}
 ---@param given? http.EventsOptions|http.RequestOptions
 ---@return http.Events
 function events.new(client, url, given)
-  local options, request = clients.split("http.events", given, EVENTS_OPTIONS, 2)
+  local options, request = request_options.split("http.events", given, EVENTS_OPTIONS, 2)
   local id = options.last_event_id or ""
   if id:find("[%z\r\n]") then error("http.events: last_event_id must not have a line break", 2) end
   local parser = sse.parser(options.event_max)
