@@ -11,6 +11,8 @@ local CHALLENGES_MAX = 16
 
 --- Best first. `hash` is a function of `crypto`.
 local ALGORITHMS = {
+  { name = "SHA-512-256-sess", hash = "sha512_256", session = true },
+  { name = "SHA-512-256", hash = "sha512_256" },
   { name = "SHA-256-sess", hash = "sha256", session = true },
   { name = "SHA-256", hash = "sha256" },
   { name = "MD5-sess", hash = "md5", session = true },
@@ -91,9 +93,10 @@ function auth.parse(values)
 end
 
 ---@param options http.AuthOptions
+---@param unasked? boolean Basic is sent unasked even by the scheme `any`.
 ---@return http.Auth
-function auth.new(options)
-  return setmetatable({ options = options, basic = (options.scheme or "basic") == "basic" }, Auth)
+function auth.new(options, unasked)
+  return setmetatable({ options = options, basic = unasked or (options.scheme or "basic") == "basic" }, Auth)
 end
 
 --- Whether both say the same, so that what was learnt with one serves the other.
@@ -244,6 +247,16 @@ function Auth:challenge(challenges, has_body)
   return false
 end
 
+--- Takes the fields of a challenge; forgets what was refused.
+---@param fields string[] The values of `WWW-Authenticate` or `Proxy-Authenticate`.
+---@param has_body boolean
+---@return boolean again As `challenge`.
+function Auth:challenged(fields, has_body)
+  local again = self:challenge(auth.parse(fields), has_body)
+  if not again then self:forget() end
+  return again
+end
+
 --- Remembers that what `header` said went out: a challenge to it is a refusal.
 function Auth:sent()
   if self.digest then self.digest.tried = true end
@@ -255,11 +268,11 @@ function Auth:forget()
   if self.options.scheme == "any" then self.basic = false end
 end
 
---- Takes the next nonce from `Authentication-Info` (RFC 7616, 3.5).
----@param field string
+--- Takes the next nonce from `Authentication-Info` or `Proxy-Authentication-Info` (RFC 7616, 3.5).
+---@param field string?
 function Auth:info(field)
   local state = self.digest
-  local nonce = state and field:match('nextnonce="([^"]+)"')
+  local nonce = state and field and field:match('nextnonce="([^"]+)"')
   if nonce then state.nonce, state.count = nonce, 0 end
 end
 
@@ -267,20 +280,22 @@ end
 ---@param op string
 ---@param options http.AuthOptions
 ---@param level integer
-function auth.check(op, options, level)
+---@param name? string Of the option. Default "auth".
+function auth.check(op, options, level, name)
+  name = name or "auth"
   cosocket.check_options(op, options, { username = "string", password = "string", bearer = "string", scheme = "string" }, level)
   local scheme = options.scheme
   if scheme and scheme ~= "basic" and scheme ~= "digest" and scheme ~= "any" then
-    error(("%s: auth.scheme must be \"basic\", \"digest\" or \"any\", not %q"):format(op, scheme), level)
+    error(("%s: %s.scheme must be \"basic\", \"digest\" or \"any\", not %q"):format(op, name, scheme), level)
   end
   if not options.bearer and not options.username then
-    error(("%s: auth needs `username` and `password`, or `bearer`"):format(op), level)
+    error(("%s: %s needs `username` and `password`, or `bearer`"):format(op, name), level)
   end
   if options.bearer and not options.bearer:find("^[%w%-._~+/]+=*$") then
-    error(("%s: auth.bearer must be a token, without spaces or line ends"):format(op), level)
+    error(("%s: %s.bearer must be a token, without spaces or line ends"):format(op, name), level)
   end
   if options.username and scheme ~= "digest" and options.username:find(":", 1, true) then
-    error(("%s: with Basic, auth.username must not have a colon"):format(op), level)
+    error(("%s: with Basic, %s.username must not have a colon"):format(op, name), level)
   end
 end
 

@@ -35,6 +35,7 @@ local BODY_EXPECTED = { POST = true, PUT = true, PATCH = true }
 ---@field auth http.Auth?
 ---@field auth_origin string?
 ---@field own_route boolean The way is not that of the client's own options.
+---@field forwarder http.Proxy? A proxy that reads the request itself.
 ---@field followed boolean? It was redirected: `headers` are all there are.
 local Call = {}
 Call.__index = Call
@@ -150,7 +151,11 @@ function Call:compose(client, to, route)
     local value = jar:header(to.url)
     if value then more:add("Cookie", value) end
   end
-  if route.forward and route.proxy.authorization then more:set("Proxy-Authorization", route.proxy.authorization) end
+  local through = route.forward and route.proxy.auth
+  if through then
+    local value = through:header(self.method, to.href:match("^[^#]*"), not upload and "" or upload.text)
+    if value then more:set("Proxy-Authorization", value) end
+  end
   return base, more
 end
 

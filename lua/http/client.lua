@@ -19,6 +19,8 @@ local KEEP_ALIVE <const> = codec.KEEP_ALIVE
 
 --- Bytes of an answer that nobody wants, read so that the connection can be used again.
 local DISCARD_MAX = 65536
+--- How often a challenge is answered.
+local TRIES_MAX = 3
 --- URLs that are kept taken apart.
 local TARGETS_MAX = 256
 --- Seconds for the answer to a request to upgrade.
@@ -67,7 +69,7 @@ function client.new(op, given)
     if not made then options.wrong(op, "base_url: " .. err.message, level) end
     base = made.url
   end
-  local through, err = options.proxies(given.proxy)
+  local through, err = options.proxies(given)
   if err then options.wrong(op, err.message, level) end
   local jar = given.cookies
   if jar == true then jar = require("http.cookie").jar() end
@@ -145,12 +147,13 @@ function Client:send(call, to)
     end
   else
     local through, err = self.proxies, nil
-    if rawget(settings, "proxy") ~= nil then
-      through, err = options.proxies(settings.proxy)
+    if rawget(settings, "proxy") ~= nil or rawget(settings, "proxy_auth") then
+      through, err = options.proxies(settings)
       if err then return nil, err end
     end
     route = targets.route(to, settings, through)
   end
+  call.forwarder = route.forward and route.proxy or nil
 
   if call.plain and not route.forward then
     local wire = to.wire
@@ -253,24 +256,37 @@ local function discard(answer)
   answer:close()
 end
 
---- Whether a challenge can be answered, so that the request is sent again.
----@private
+--- Whether the challenge of a 401, or of the 407 of a proxy that forwards, can be answered: the request is sent again.
 ---@async
 ---@param call http.Call
 ---@param to http.Target
 ---@param answer http.Response
 ---@return boolean
-function Client:challenged(call, to, answer)
-  local auth = call.auth
-  if not auth or call.auth_origin ~= to.origin or (call.headers and call.headers.Authorization) then return false end
-  local upload = call.upload
-  local challenges = require("http.auth").parse(answer.headers:get_all("WWW-Authenticate"))
-  local known = not upload or upload.text ~= nil
-  if not auth:challenge(challenges, known) then
-    auth:forget()
+local function is_challenged(call, to, answer)
+  local auth, name = call.auth, "WWW-Authenticate"
+  if answer.status == 407 then
+    auth, name = call.forwarder and call.forwarder.auth, "Proxy-Authenticate"
+  elseif call.auth_origin ~= to.origin or (call.headers and call.headers.Authorization) then
     return false
   end
+  local upload = call.upload
+  if not auth or not auth:challenged(answer.headers:get_all(name), not upload or upload.text ~= nil) then return false end
   return not upload or (upload.rewind ~= nil and upload:rewind())
+end
+
+--- Notes what an answer says of credentials that went out.
+---@param call http.Call
+---@param headers http.Headers
+local function note_credentials(call, headers)
+  local auth, through = call.auth, call.forwarder and call.forwarder.auth
+  if auth then
+    auth:sent()
+    auth:info(headers["Authentication-Info"])
+  end
+  if through then
+    through:sent()
+    through:info(headers["Proxy-Authentication-Info"])
+  end
 end
 
 --- Runs a call to its end: redirects and challenges are followed. The answer's body has not been read.
@@ -286,17 +302,12 @@ function Client:run(call, to)
     local answer, err = self:send(call, to)
     if not answer then return nil, err end
     local status = answer.status
-    local auth = call.auth
-    if auth then
-      auth:sent()
-      local info = answer.headers["Authentication-Info"]
-      if info then auth:info(info) end
-    end
+    if call.auth or call.forwarder then note_credentials(call, answer.headers) end
     if status < 300 then
       answer.redirects = passed
       return answer
     end
-    if status == 401 and auth and tries < 3 and self:challenged(call, to, answer) then
+    if (status == 401 or status == 407) and tries < TRIES_MAX and is_challenged(call, to, answer) then
       tries = tries + 1
       discard(answer)
     elseif status == 417 and call.expect and (not call.upload.rewind or call.upload:rewind()) then

@@ -44,6 +44,7 @@ local USER_AGENT = "moonwire"
 ---@field ratio_max? integer How many bytes may be decoded from one, as in `compress.decoder`. Default 200.
 ---@field tls? cosocket.TlsOptions Connections are shared by requests that give the same table.
 ---@field proxy? string|false `http://`, `https://` or `socks5://`, with user and password if needed; `false`: none. Default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+---@field proxy_auth? http.AuthOptions Credentials for the proxy. Default: user and password of its URL, with Basic, or with Digest when it asks for that.
 ---@field unix? string Path of a unix socket to connect to, whatever the URL's host.
 ---@field connect? http.Connect Makes streams in place of `cosocket.connect`, and of proxies: through a tunnel of your own, say.
 ---@field cookies? http.Jar|boolean `true`: a new jar for this client. Default `false`.
@@ -80,6 +81,7 @@ local REQUEST_OPTIONS = {
   ratio_max = "integer",
   tls = "table",
   proxy = "string|boolean",
+  proxy_auth = "table",
   unix = "string",
   connect = "function",
   cookies = "table|boolean",
@@ -96,7 +98,7 @@ local options = {}
 
 --- Options that change what stands in the head of a plain GET, or where it goes.
 options.HEAD = { "headers", "decompress", "user_agent", "cookies", "auth", "query" }
-options.ROUTE = { "tls", "proxy", "unix", "connect" }
+options.ROUTE = { "tls", "proxy", "proxy_auth", "unix", "connect" }
 
 --- Raises for an option that is wrong.
 ---@param op string
@@ -126,6 +128,7 @@ local function check_common(op, given, level)
     if given.auth == true then options.wrong(op, "auth must be a table or false", level) end
     require("http.auth").check(op, given.auth, level + 1)
   end
+  if given.proxy_auth then require("http.auth").check(op, given.proxy_auth, level + 1, "proxy_auth") end
   if given.proxy == true then options.wrong(op, "proxy must be a URL or false", level) end
   if given.user_agent == true then options.wrong(op, "user_agent must be a string or false", level) end
   local jar = given.cookies
@@ -153,13 +156,14 @@ function options.split(op, given, known, level)
 end
 
 --- The proxies that an option names, or the environment.
----@param text string|false|nil
+---@param settings {proxy: string|false|nil, proxy_auth: http.AuthOptions?}
 ---@return http.ProxySettings? settings
 ---@return cosocket.Error? err
-function options.proxies(text)
+function options.proxies(settings)
+  local text = settings.proxy
   if text == false then return nil end
-  if text then return proxies.for_all(text) end
-  return proxies.from_environment()
+  if text then return proxies.for_all(text, settings.proxy_auth) end
+  return proxies.from_environment(nil, settings.proxy_auth)
 end
 
 --- The fields that every request has, but Host.

@@ -1,7 +1,6 @@
 --- Ways through other machines: which proxy a URL goes through, and how a stream through it is made. HTTP proxies
 --- forward requests (RFC 9112, 3.2.2) or open tunnels (RFC 9110, 9.3.6); SOCKS5 proxies only open them (RFC 1928).
 
-local base64 = require("base64")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
@@ -10,6 +9,8 @@ local url = require("url")
 
 --- Bytes of a proxy's answer to CONNECT.
 local HEAD_MAX = 16384
+--- How often one tunnel is asked for, when the proxy wants credentials.
+local TRIES_MAX = 3
 
 local PORTS = { http = 80, https = 443, socks5 = 1080, socks5h = 1080 }
 
@@ -20,7 +21,7 @@ local PORTS = { http = 80, https = 443, socks5 = 1080, socks5h = 1080 }
 ---@field username string?
 ---@field password string?
 ---@field key string What tells it from others, without secrets.
----@field authorization string? Basic credentials for HTTP proxies.
+---@field auth http.Auth? Credentials for HTTP proxies, and what they have been challenged with.
 
 --- What the environment says, or a script.
 ---@class http.ProxySettings
@@ -43,9 +44,10 @@ end
 
 --- Takes a proxy's URL apart. Without a scheme it is an HTTP proxy.
 ---@param text string
+---@param given? http.AuthOptions Instead of the URL's user and password.
 ---@return http.Proxy? proxy
 ---@return cosocket.Error? err `protocol`
-function proxy.parse(text)
+function proxy.parse(text, given)
   if not text:find("://", 1, true) then text = "http://" .. text end
   local parsed, err = url.parse(text)
   if not parsed then
@@ -60,6 +62,9 @@ function proxy.parse(text)
     return nil, cosocket.error("protocol", "http.proxy", message)
   end
   local username, password = parsed.username, parsed.password
+  if given then
+    username, password = given.username or given.bearer, given.password
+  end
   local made = {
     scheme = scheme == "socks5h" and "socks5" or scheme,
     host = parsed.host,
@@ -69,7 +74,8 @@ function proxy.parse(text)
     key = ("%s://%s@%s:%d"):format(scheme, id_of(username, password), parsed.host, port),
   }
   if username and made.scheme ~= "socks5" then
-    made.authorization = "Basic " .. base64.encode(username .. ":" .. (password or ""))
+    -- A URL cannot say how: Basic is what proxies take, and Digest is answered where one asks for it.
+    made.auth = require("http.auth").new(given or { username = username, password = password, scheme = "any" }, not given)
   end
   return made
 end
@@ -116,9 +122,10 @@ end
 --- The proxies that environment variables name. Small letters go before capitals; in a CGI program, `HTTP_PROXY` is a
 --- header that the client sent, and is not believed.
 ---@param getenv? fun(name: string): string?
+---@param given? http.AuthOptions Instead of the user and password of the URLs.
 ---@return http.ProxySettings? settings `nil` when there are none.
 ---@return cosocket.Error? err `protocol`: one that cannot be read.
-function proxy.from_environment(getenv)
+function proxy.from_environment(getenv, given)
   getenv = getenv or os.getenv
   local function get(name, no_capitals)
     local value = getenv(name) or (not no_capitals and getenv(name:upper())) or nil
@@ -129,7 +136,7 @@ function proxy.from_environment(getenv)
   for _, scheme in ipairs({ "http", "https" }) do
     local text = get(scheme .. "_proxy", scheme == "http" and getenv("REQUEST_METHOD") ~= nil) or all
     if text then
-      local parsed, err = proxy.parse(text)
+      local parsed, err = proxy.parse(text, given)
       if not parsed then return nil, err end
       settings[scheme] = parsed
     end
@@ -141,10 +148,11 @@ end
 
 --- One proxy for everything, as an option names it.
 ---@param text string
+---@param given? http.AuthOptions Instead of the URL's user and password.
 ---@return http.ProxySettings? settings
 ---@return cosocket.Error? err
-function proxy.for_all(text)
-  local parsed, err = proxy.parse(text)
+function proxy.for_all(text, given)
+  local parsed, err = proxy.parse(text, given)
   if not parsed then return nil, err end
   return { http = parsed, https = parsed, bypass = {}, everything = false, loopback = false }
 end
@@ -192,27 +200,38 @@ end
 ---@param port integer
 ---@return true? ok
 ---@return cosocket.Error? err
+---@return boolean? again The proxy wants credentials that we can give, over another connection.
 local function connect_tunnel(stream, through, host, port)
   local input, output = cosocket.buffer(), cosocket.buffer()
-  local target = authority(host, port)
+  local target, auth = authority(host, port), through.auth
   local fields = { { "Host", target } }
-  if through.authorization then fields[2] = { "Proxy-Authorization", through.authorization } end
+  local credentials = auth and auth:header("CONNECT", target, "")
+  if credentials then fields[2] = { "Proxy-Authorization", credentials } end
   local ok, err = codec.encode_request(output, "CONNECT", target, nil, fields)
   if not ok then return nil, err end
   repeat
     ok, err = stream:turn(input, output)
     if not ok then return nil, err end
-    local status, reason
+    local status, reason, _, headers
     repeat
-      status, reason = codec.decode_response(input, "CONNECT", HEAD_MAX)
+      status, reason, _, headers = codec.decode_response(input, "CONNECT", HEAD_MAX)
     until not status or status >= 200
+    if status and auth then
+      ---@cast headers http.Headers
+      auth:sent()
+      auth:info(headers["Proxy-Authentication-Info"])
+    end
     if status and status < 300 then
       if #input == 0 then return true end
       return nil, cosocket.error("protocol", "http.proxy", "the proxy sent bytes into the tunnel before anybody could")
     elseif status then
       local message = ("the proxy refused a tunnel to %s: %d %s"):format(target, status, reason)
-      if status == 407 then message = message .. " (give user and password in the proxy's URL)" end
-      return nil, cosocket.error("refused", "http.proxy", message, { code = status })
+      local again = false
+      if status == 407 then
+        message = message .. (auth and " (user or password is wrong)" or " (give user and password in the proxy's URL)")
+        again = auth ~= nil and auth:challenged(headers:get_all("Proxy-Authenticate"), true)
+      end
+      return nil, cosocket.error("refused", "http.proxy", message, { code = status }), again
     elseif reason then
       return nil, reason --[[@as cosocket.Error]]
     end
@@ -351,20 +370,24 @@ end
 ---@return cosocket.Stream? stream
 ---@return cosocket.Error? err
 function proxy.connect(through, host, port, tunnel, options)
-  local stream, err = cosocket.connect(through.host, through.port, options)
-  if not stream then
-    ---@cast err cosocket.Error
-    return nil, cosocket.error(err.kind, "http.proxy", "no way to the proxy: " .. err.message, { code = err.code, cause = err })
+  local err ---@type cosocket.Error?
+  for _ = 1, TRIES_MAX do
+    local stream, ok, again
+    stream, err = cosocket.connect(through.host, through.port, options)
+    if not stream then
+      ---@cast err cosocket.Error
+      return nil, cosocket.error(err.kind, "http.proxy", "no way to the proxy: " .. err.message, { code = err.code, cause = err })
+    end
+    if not tunnel then return stream end
+    if through.scheme == "socks5" then
+      ok, err = connect_socks(stream, through, host, port)
+    else
+      ok, err, again = connect_tunnel(stream, through, host, port)
+    end
+    if ok then return stream end
+    stream:close()
+    if not again then break end
   end
-  if not tunnel then return stream end
-  local ok
-  if through.scheme == "socks5" then
-    ok, err = connect_socks(stream, through, host, port)
-  else
-    ok, err = connect_tunnel(stream, through, host, port)
-  end
-  if ok then return stream end
-  stream:close()
   ---@cast err cosocket.Error
   if err.op == "http.proxy" then return nil, err end
   local message = ("the proxy opened no tunnel to %s: %s"):format(authority(host, port), err.message)

@@ -5,7 +5,7 @@
 --- `md5` and `sha1` are broken as signatures: they are here for protocols that ask for them.
 local crypto = {}
 
----@alias crypto.Algorithm "md5"|"sha1"|"sha256"|"sha512"
+---@alias crypto.Algorithm "md5"|"sha1"|"sha256"|"sha512"|"sha512_256"
 
 ---@param data string|cosocket.Buffer
 ---@return string digest 16 bytes
@@ -19,6 +19,10 @@ function crypto.sha256(data) end
 ---@param data string|cosocket.Buffer
 ---@return string digest 64 bytes
 function crypto.sha512(data) end
+--- SHA-512/256 (FIPS 180-4, 6.7): not the front of SHA-512.
+---@param data string|cosocket.Buffer
+---@return string digest 32 bytes
+function crypto.sha512_256(data) end
 
 --- A digest of bytes that come in pieces: `crypto.new_digest("sha256"):update(a, b):finish()`.
 ---@param algorithm crypto.Algorithm

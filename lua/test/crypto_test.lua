@@ -3,7 +3,7 @@ local crypto = require("crypto")
 local hex = require("hex")
 local test = require("test")
 
-local ALGORITHMS = { "md5", "sha1", "sha256", "sha512" }
+local ALGORITHMS = { "md5", "sha1", "sha256", "sha512", "sha512_256" }
 
 --- The digest of `data` in hex, by the function of that name.
 local function digest(algorithm, data)
@@ -50,6 +50,17 @@ return {
     test.equal(
       digest("sha512", MILLION),
       "e718483d0ce769644e2e42c7bc15b4638e1f98b13b2044285632a803afa973ebde0ff244877ea60a4cb0432ce577c31beb009c5c2c49aa2e4eadb217ad8cc09b"
+    )
+  end,
+
+  ["the vectors of FIPS 180-4 for sha512_256"] = function()
+    test.equal(digest("sha512_256", "abc"), "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23")
+    test.equal(
+      digest(
+        "sha512_256",
+        "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu"
+      ),
+      "3928e184fb8690f840da3988121d31be65cb9d3ef83ee6146feac861e19b563a"
     )
   end,
 

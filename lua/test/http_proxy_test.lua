@@ -23,7 +23,7 @@ return {
   ["a proxy's URL says how, where and who"] = function()
     local parsed = assert(proxy.parse("http://user:p%40ss@Host.example:3128"))
     test.equal({ parsed.scheme, parsed.host, parsed.port, parsed.username, parsed.password }, { "http", "host.example", 3128, "user", "p@ss" })
-    test.equal(parsed.authorization, "Basic dXNlcjpwQHNz")
+    test.equal(parsed.auth:header("GET", "/"), "Basic dXNlcjpwQHNz")
     test.equal({ proxy.parse("host:8080").scheme, proxy.parse("host:8080").port }, { "http", 8080 })
     test.equal({ proxy.parse("socks5h://[::1]").scheme, proxy.parse("socks5://[::1]").port }, { "socks5", 1080 })
     for _, text in ipairs({ "ftp://host", "http://", "http://h:99999" }) do test.fails("protocol", proxy.parse(text)) end

@@ -7,7 +7,7 @@ use md5::Md5;
 use mlua::{Lua, LuaString, Table, UserData, UserDataMethods, Variadic};
 use moonwire_runtime::{Error, Kind, mlua};
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha512, digest::DynDigest};
+use sha2::{Digest, Sha256, Sha512, Sha512_256, digest::DynDigest};
 use subtle::ConstantTimeEq;
 
 use super::arguments::{Bytes, misuse, suggestion};
@@ -87,6 +87,7 @@ enum Algorithm {
     Sha1,
     Sha256,
     Sha512,
+    Sha512_256,
 }
 
 /// Runs `$work` with `$D` standing for the type that does the algorithm.
@@ -109,12 +110,17 @@ macro_rules! dispatch {
                 type $D = Sha512;
                 $work
             }
+            Algorithm::Sha512_256 => {
+                type $D = Sha512_256;
+                $work
+            }
         }
     };
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 4] = [Algorithm::Md5, Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512];
+    const ALL: [Algorithm; 5] =
+        [Algorithm::Md5, Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha512_256];
 
     fn named(lua: &Lua, op: &str, name: &LuaString) -> mlua::Result<Self> {
         let name = name.to_string_lossy();
@@ -130,6 +136,7 @@ impl Algorithm {
             Algorithm::Sha1 => "sha1",
             Algorithm::Sha256 => "sha256",
             Algorithm::Sha512 => "sha512",
+            Algorithm::Sha512_256 => "sha512_256",
         }
     }
 
