@@ -13,6 +13,7 @@
 --- Requests without a client of their own share one, with its connections.
 
 local clients = require("http.client")
+local codec = require("http.codec")
 
 local http = {}
 
@@ -39,6 +40,24 @@ end
 ---@return http.Client
 function http.client(options)
   return clients.new("http.client", options)
+end
+
+--- Header fields to send or to look at: in order, with their case, found whatever the case; a table of fields becomes some.
+---@param init? http.Fields
+---@return http.Headers
+function http.headers(init)
+  return codec.headers(init)
+end
+
+--- Starts a server: `http.server.listen`.
+---@async
+---@param address string `"http://127.0.0.1:8080"`, `"https://..."`, `"tcp://..."`, `"tls://..."` or `"unix:///path"`
+---@param handler http.Handler|table<string, http.Handler> One for everything, or by method and pattern: `{ ["GET /things/:id"] = fn }`.
+---@param options? http.ServerOptions
+---@return http.Server? server
+---@return cosocket.Error? err
+function http.listen(address, handler, options)
+  return http.server.listen(address, handler, options)
 end
 
 --- A jar for cookies: that of a file that `jar:save` wrote, or an empty one.

@@ -57,6 +57,8 @@ pub fn play(mut words: impl Iterator<Item = String>) -> Result<()> {
         "http" => http::ask(port, words.number("n")?, words.number("conc")?, words.has("tls")),
         "httpstream" => http::fetch(port, words.has("tls")),
         "ws-server" => web::serve(port),
+        "wsecho" => web::keep(port),
+        "ws-hold" => web::hold(port, words.number("conns")?),
         "ws" => {
             let (count, size, window) = (words.number("n")?, words.number("size")?, words.number("window")?);
             web::send(port, count, size, words.text("kind")? == "text", window)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use crate::child::{Running, free_port};
+use crate::child::{Done, Running, free_port};
 use crate::machine::{self, LOAD_CORE, SERVER_CORE};
 use crate::stats::median;
 use crate::{Result, tls};
@@ -215,10 +215,12 @@ impl Row {
             Row::HttpStream => &[
                 Metric { name: "httpstream, plain", unit: "B/s", claim: RatioAtLeast(0.95) },
                 Metric { name: "httpstream, TLS", unit: "B/s", claim: RatioAtLeast(1.0) },
+                Metric { name: "httpstream, peak", unit: "MiB", claim: AtMost(8.0) },
             ],
             Row::Ws => &[
                 Metric { name: "ws, 32 B", unit: "messages/s", claim: RatioAtLeast(0.75) },
                 Metric { name: "ws, 64 KiB", unit: "messages/s", claim: RatioAtLeast(0.75) },
+                Metric { name: "ws, idle", unit: "KiB", claim: AtMost(2.2) },
             ],
         }
     }
@@ -228,7 +230,7 @@ impl Row {
         match self {
             Row::Lines => [1, MANY].map(|many| bench.throughput(side, "lines", many, BATCH)).into_iter().collect(),
             Row::Echo => Ok(vec![bench.throughput(side, "echo", MANY, 1)?]),
-            Row::Idle => [false, true].map(|secure| bench.idle(side, secure)).into_iter().collect(),
+            Row::Idle => [false, true].map(|secure| bench.idle(side, "echo", "hold", secure)).into_iter().collect(),
             Row::Hello => Ok(vec![bench.start(side)?, bench.peak(side)?]),
             Row::Tls => Ok(vec![bench.handshakes(side)?]),
             Row::Smtp => ["reuse", "new"].map(|mode| bench.mail(side, mode)).into_iter().collect(),
@@ -242,16 +244,20 @@ impl Row {
             Row::Http => [(1, false), (64, false), (1, true)]
                 .map(|(conc, secure)| {
                     let count = if conc == 1 { GETS } else { GETS * 4 };
-                    bench.gets(side, "http", &[format!("n={count}"), format!("conc={conc}")], secure)
+                    let done = bench.get(side, "http", &[format!("n={count}"), format!("conc={conc}")], secure)?;
+                    Ok((done.n / done.secs).into())
                 })
                 .into_iter()
                 .collect(),
             Row::HttpStream => {
-                [false, true].map(|secure| bench.gets(side, "httpstream", &[], secure)).into_iter().collect()
+                let done = [bench.get(side, "httpstream", &[], false)?, bench.get(side, "httpstream", &[], true)?];
+                let peak = done.iter().filter_map(|done| done.peak).fold(0.0, f64::max) / 1024.0;
+                Ok(done.iter().map(|done| done.n / done.secs).chain([peak]).map(Measured::from).collect())
             }
             Row::Ws => [(200_000, 32, "text", 32), (10_000, 65_536, "binary", 2)]
                 .map(|case| bench.web(side, case))
                 .into_iter()
+                .chain([bench.idle(side, "wsecho", "ws-hold", false)])
                 .collect(),
         }
     }
@@ -329,11 +335,11 @@ impl Bench {
     }
 
     /// KiB of resident memory that a connection costs its server, after one ping.
-    fn idle(&self, side: Side, secure: bool) -> Result<Measured> {
+    fn idle(&self, side: Side, part: &str, holder: &str, secure: bool) -> Result<Measured> {
         let port = free_port()?;
-        let mut command = self.side(side, "echo");
+        let mut command = self.side(side, part);
         command.arg(format!("port={port}"));
-        let mut hold = self.role("hold");
+        let mut hold = self.role(holder);
         hold.args([format!("port={port}"), format!("conns={}", self.idle)]);
         if secure {
             command.args(self.identity());
@@ -440,8 +446,8 @@ impl Bench {
         Ok(((machine::resident_kib(holder.id())? - before) / done.n).into())
     }
 
-    /// What an HTTP client gets done in a second.
-    fn gets(&self, side: Side, part: &str, words: &[String], secure: bool) -> Result<Measured> {
+    /// What an HTTP client gets done, in what time, with what memory.
+    fn get(&self, side: Side, part: &str, words: &[String], secure: bool) -> Result<Done> {
         let port = free_port()?;
         let mut server = self.role("http-server");
         server.arg(format!("port={port}"));
@@ -452,8 +458,7 @@ impl Bench {
             client.arg("tls=yes");
         }
         let _server = Running::server(&mut server, port)?;
-        let done = Running::client(&mut client)?.done()?;
-        Ok((done.n / done.secs).into())
+        Running::client(&mut self.peak_of(&client))?.done()
     }
 
     /// Full handshakes a second, as a client.

@@ -1,10 +1,12 @@
-//! The row `ws`: an echo server for WebSocket, and the least client there can be, both on tungstenite.
+//! The row `ws`: an echo server for WebSocket, the least client there can be, and who holds many connections, all on
+//! tungstenite.
 
+use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use tungstenite::{
-    Message, accept,
+    Message, WebSocket, accept,
     handshake::client::{Request, generate_key},
 };
 
@@ -34,8 +36,36 @@ fn echo(stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Sends `count` messages of `size` bytes, `window` of them under way, and waits until all have come back.
-pub fn send(port: u16, count: usize, size: usize, text: bool, window: usize) -> Result<()> {
+/// Greets and echoes one message on each connection, and then holds its socket, nothing else: what no server gets below.
+pub fn keep(port: u16) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let mut kept = Vec::new();
+    loop {
+        let (stream, _) = listener.accept()?;
+        let Ok(mut socket) = accept(stream.try_clone()?) else { continue };
+        let message = socket.read()?;
+        socket.send(message)?;
+        kept.push(stream);
+    }
+}
+
+/// Opens connections, sends a message on each and waits until it is back, says so, and holds them until the end of its
+/// input.
+pub fn hold(port: u16, connections: usize) -> Result<()> {
+    let begun = Instant::now();
+    let mut held = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut socket = connect(port)?;
+        socket.send(Message::text("ping"))?;
+        socket.read()?;
+        held.push(socket.get_ref().try_clone()?);
+    }
+    println!(r#"{{"n":{connections},"secs":{:.6}}}"#, begun.elapsed().as_secs_f64());
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn connect(port: u16) -> Result<WebSocket<TcpStream>> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
@@ -48,7 +78,13 @@ pub fn send(port: u16, count: usize, size: usize, text: bool, window: usize) -> 
         .header("Sec-WebSocket-Key", generate_key())
         .body(())
         .map_err(|error| error.to_string())?;
-    let (mut socket, _) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
+    let (socket, _) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
+    Ok(socket)
+}
+
+/// Sends `count` messages of `size` bytes, `window` of them under way, and waits until all have come back.
+pub fn send(port: u16, count: usize, size: usize, text: bool, window: usize) -> Result<()> {
+    let mut socket = connect(port)?;
     let payload = "x".repeat(size);
     let message = if text { Message::text(payload) } else { Message::binary(payload.into_bytes()) };
     let begun = Instant::now();

@@ -30,11 +30,14 @@ local BODY_EXPECTED = { POST = true, PUT = true, PATCH = true }
 ---@field op string
 ---@field settings table
 ---@field given http.RequestOptions?
----@field plain boolean The head is that of a plain GET.
+---@field plain boolean A GET whose head is that of any other, and whose answer concerns nobody else.
 ---@field headers http.Headers? Of the script.
 ---@field auth http.Auth?
 ---@field auth_origin string?
 ---@field own_route boolean The way is not that of the client's own options.
+---@field client http.Client
+---@field pool http.Pool
+---@field jar http.Jar|false
 ---@field forwarder http.Proxy? A proxy that reads the request itself.
 ---@field followed boolean? It was redirected: `headers` are all there are.
 local Call = {}
@@ -146,7 +149,7 @@ function Call:compose(client, to, route)
     local value = auth:header(self.method, route.forward and to.href:match("^[^#]*") or to.path, not upload and "" or body)
     if value then more:add("Authorization", value) end
   end
-  local jar = settings.cookies ~= false and (type(settings.cookies) == "table" and settings.cookies or client.jar)
+  local jar = self.jar
   if jar and not more.Cookie then
     local value = jar:header(to.url)
     if value then more:add("Cookie", value) end
@@ -213,6 +216,44 @@ local function auth_for(client, origin, given)
   return known
 end
 
+--- The jar for a call.
+---@param client http.Client
+---@param settings table
+---@return http.Jar|false
+local function jar_of(client, settings)
+  local cookies = settings.cookies
+  return cookies ~= false and (type(cookies) == "table" and cookies or client.jar) or false
+end
+
+--- What calls of a client have in common: they look here for what they do not say themselves.
+---@param client http.Client
+---@return table metatable
+function call.metatable(client)
+  local settings = client.settings
+  local jar = jar_of(client, settings)
+  local common = {
+    client = client,
+    pool = client.pool,
+    settings = settings,
+    jar = jar,
+    -- Of a GET without options.
+    plain = not settings.auth and not jar and not settings.on_informational,
+    own_route = false,
+    upload = false,
+    upgrade = false,
+    auth = false,
+    forwarder = false,
+    idle = settings.idle_timeout,
+    head_max = settings.head_max,
+    fields_max = settings.fields_max,
+    body_max = settings.stream and -1 or settings.body_max,
+    on_informational = settings.on_informational or false,
+    -- Seconds, for `begin`.
+    timeout = settings.timeout or (settings.stream and HUGE or TIMEOUT),
+  }
+  return { __index = setmetatable(common, Call) }
+end
+
 --- What a call begins with.
 ---@param client http.Client
 ---@param op string
@@ -223,11 +264,21 @@ end
 ---@return http.Call? call
 ---@return http.Target|cosocket.Error to
 function call.begin(client, op, method, address, given, level)
-  if type(address) ~= "string" then wrong(op, ("the URL must be a string, not a %s"):format(type(address)), level) end
-  local to, err = client:target(address)
-  if not to then return nil, err --[[@as cosocket.Error]] end
-  local settings, plain, own_route = client.settings, client.plain and method == "GET", false
-  local upload
+  local to, err = client.targets[address], nil
+  if not to then
+    if type(address) ~= "string" then wrong(op, ("the URL must be a string, not a %s"):format(type(address)), level) end
+    to, err = client:target(address)
+    if not to then return nil, err --[[@as cosocket.Error]] end
+  end
+  -- With room for what most calls get.
+  local self = setmetatable({ op = op, method = method, wire = nil, deadline = nil }, client.calls) --[[@as http.Call]]
+  local plain = self.plain and method == "GET" and not to.login
+  if plain and not given then
+    -- What most calls are.
+    self.deadline = now() + self.timeout
+    return self, to
+  end
+  local settings, upload = self.settings, nil
   if given then
     options.check(op, given, level)
     settings = setmetatable({}, client.inherit)
@@ -240,39 +291,26 @@ function call.begin(client, op, method, address, given, level)
       if not to then return nil, err --[[@as cosocket.Error]] end
     end
     for _, name in ipairs(options.HEAD) do plain = plain and given[name] == nil end
-    for _, name in ipairs(options.ROUTE) do own_route = own_route or given[name] ~= nil end
-    plain = plain and not upload
+    for _, name in ipairs(options.ROUTE) do self.own_route = self.own_route or given[name] ~= nil end
+    plain = plain and not upload and not given.on_informational
+    self.settings, self.given, self.jar = settings, given, jar_of(client, settings)
+    self.headers = given.headers and options.headers(op, given.headers, level + 1) or nil
+    self.upload, self.trailers = upload, settings.trailers
+    self.idle, self.head_max, self.fields_max = settings.idle_timeout, settings.head_max, settings.fields_max
+    self.body_max = settings.stream and -1 or settings.body_max
+    self.on_informational = settings.on_informational
   end
-  local length
+  self.plain = plain
   if upload then
-    length = settings.trailers and codec.CHUNKED or upload.length or codec.CHUNKED
+    self.length = settings.trailers and codec.CHUNKED or upload.length or codec.CHUNKED
+    local wait = settings.expect
+    if wait then self.expect = wait == true and EXPECT or wait --[[@as number]] end
   elseif BODY_EXPECTED[method] then
-    length = 0
+    self.length = 0
   end
-  local timeout = settings.timeout or (not settings.stream and TIMEOUT) or nil
-  local self = setmetatable({
-    op = op,
-    method = method,
-    settings = settings,
-    plain = plain,
-    own_route = own_route,
-    given = given,
-    headers = given and given.headers and options.headers(op, given.headers, level + 1) or nil,
-    upload = upload,
-    length = length,
-    trailers = settings.trailers,
-    deadline = timeout and now() + timeout or HUGE,
-    idle = settings.idle_timeout,
-    head_max = settings.head_max,
-    fields_max = settings.fields_max,
-    on_informational = settings.on_informational,
-  }, Call)
-  local wait = settings.expect
-  if upload and wait then self.expect = wait == true and EXPECT or wait --[[@as number]] end
+  self.deadline = now() + (settings.timeout or (settings.stream and HUGE or TIMEOUT))
   local auth = settings.auth
-  if auth == nil and to.url.username then
-    auth = { username = to.url.username, password = to.url.password }
-  end
+  if auth == nil and to.login then auth = to.login end
   if auth then
     self.auth, self.auth_origin, self.plain = auth_for(client, to.origin, auth), to.origin, false
   end

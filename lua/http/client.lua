@@ -15,7 +15,7 @@ local targets = require("http.target")
 local now = cosocket.now
 local new_response = responses.new
 
-local KEEP_ALIVE <const> = codec.KEEP_ALIVE
+local KEEP_ALIVE <const>, ENCODED <const> = codec.KEEP_ALIVE, codec.ENCODED
 
 --- Bytes of an answer that nobody wants, read so that the connection can be used again.
 local DISCARD_MAX = 65536
@@ -37,15 +37,15 @@ local IDEMPOTENT = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT 
 ---@field jar http.Jar?
 ---@field package settings table Defaults of requests.
 ---@field package inherit table Metatable of a request's settings.
----@field private pool http.Pool
+---@field package pool http.Pool
 ---@field private base url.Url?
 ---@field package fields http.Headers What every request says, without Host.
 ---@field private proxies http.ProxySettings?
----@field private targets table<string, http.Target>
+---@field package targets table<string, http.Target>
 ---@field private target_count integer
 ---@field package auths table<string, http.Auth>
 ---@field package auth_count integer
----@field package plain boolean Whether plain requests have the head `fields` makes.
+---@field package calls table Metatable of calls.
 local Client = {}
 Client.__index = Client
 Client.__name = "http.Client"
@@ -73,7 +73,7 @@ function client.new(op, given)
   if err then options.wrong(op, err.message, level) end
   local jar = given.cookies
   if jar == true then jar = require("http.cookie").jar() end
-  return setmetatable({
+  local self = setmetatable({
     settings = settings,
     inherit = { __index = settings },
     pool = pools.new(
@@ -89,8 +89,9 @@ function client.new(op, given)
     target_count = 0,
     auths = {},
     auth_count = 0,
-    plain = not given.auth and not jar,
   }, Client)
+  self.calls = calls.metatable(self)
+  return self
 end
 
 -- One request -----------------------------------------------------------------
@@ -124,9 +125,29 @@ local function careful_exchange(pool, connection, exchange)
       if not done then pool:release(connection, false) end
     end,
   })
-  local status, reason, minor, headers, length, flags, unsent = connection:exchange(exchange)
+  local answer, err, seen, unsent = connection:exchange(exchange)
   done = true
-  return status, reason, minor, headers, length, flags, unsent
+  return answer, err, seen, unsent
+end
+
+--- The way of a call to a target.
+---@param self http.Client
+---@param call http.Call
+---@param to http.Target
+---@return http.Route? route
+---@return cosocket.Error? err
+local function route_of(self, call, to)
+  local settings, through = call.settings, self.proxies
+  if not call.own_route then
+    to.route = targets.route(to, settings, through)
+    return to.route
+  end
+  if rawget(settings, "proxy") ~= nil or rawget(settings, "proxy_auth") then
+    local err
+    through, err = options.proxies(settings)
+    if err then return nil, err end
+  end
+  return targets.route(to, settings, through)
 end
 
 --- Sends the request to one target and waits for the head of the answer.
@@ -137,118 +158,67 @@ end
 ---@return http.Response? response
 ---@return cosocket.Error? err
 function Client:send(call, to)
-  local settings = call.settings
-  local route
-  if settings == self.settings or not call.own_route then
-    route = to.route
-    if not route then
-      route = targets.route(to, settings, self.proxies)
-      to.route = route
-    end
-  else
-    local through, err = self.proxies, nil
-    if rawget(settings, "proxy") ~= nil or rawget(settings, "proxy_auth") then
-      through, err = options.proxies(settings)
-      if err then return nil, err end
-    end
-    route = targets.route(to, settings, through)
+  local route, err = to.route, nil
+  if not route or call.own_route then
+    route, err = route_of(self, call, to)
+    if not route then return nil, err end
   end
-  call.forwarder = route.forward and route.proxy or nil
-
   if call.plain and not route.forward then
     local wire = to.wire
     if not wire then
-      local err
       wire, err = targets.wire(to, self.fields)
       if not wire then return nil, err end
       to.wire = wire
     end
     call.wire = wire
   else
-    call.wire = nil
+    call.wire, call.forwarder = nil, route.forward and route.proxy or nil
     call.base, call.fields = call:compose(self, to, route)
     call.target = route.forward and to.href:match("^[^#]*") or to.path
   end
 
-  local pool, fresh = self.pool, call.upgrade
+  local pool, simple = self.pool, call.wire ~= nil
+  local fresh = not simple and call.upgrade
   while true do
-    local connection, err = pool:acquire(route.key, call.deadline, to, route, settings.connect_timeout, fresh, not call.plain)
+    local connection
+    connection, err = pool:acquire(route, call, to, fresh, not simple)
     if not connection then return nil, err end
-    local reused = connection.reused
-    local status, reason, minor, headers, length, flags, unsent
-    if call.upload or call.on_informational then
-      status, reason, minor, headers, length, flags, unsent = careful_exchange(pool, connection, call)
+    local reused, answer, seen, unsent = connection.reused, nil, nil, nil
+    if not simple and (call.upload or call.on_informational) then
+      answer, err, seen, unsent = careful_exchange(pool, connection, call)
     else
-      status, reason, minor, headers, length, flags, unsent = connection:exchange(call)
+      answer, err, seen, unsent = connection:exchange(call)
     end
-    if status then
-      return self:answer(call, to, connection, status, reason --[[@as string]], minor --[[@as integer]], headers, length, flags, unsent)
+    if answer then
+      local keep = answer.flags & KEEP_ALIVE ~= 0 and not unsent
+      local made = new_response(answer, call, to.href, connection, keep)
+      local jar = not simple and call.jar
+      if jar then
+        for _, field in ipairs(made.headers:get_all("Set-Cookie")) do jar:receive(to.url, field) end
+      end
+      if answer.flags & ENCODED ~= 0 and not answer.body and answer.length ~= 0 and answer.status ~= 101 and call.settings.decompress then
+        local ok
+        ok, err = responses.decode(made)
+        if not ok then return nil, err end
+      end
+      return made
     end
+    ---@cast err cosocket.Error
     pool:release(connection, false)
-    ---@cast reason cosocket.Error
     -- The server closed a connection that was idle just when this request was on its way (RFC 9112, 9.3.1): it has not
     -- been seen, or does no harm twice.
-    local again = reused and not fresh and not minor and reason.kind == "closed" and IDEMPOTENT[call.method]
+    local again = reused and not fresh and not seen and err.kind == "closed" and IDEMPOTENT[call.method]
     if again and call.upload then again = call.upload.rewind and call.upload:rewind() end
-    if not again then return nil, call:no_answer(reason, to, minor == true) end
+    if not again then return nil, call:no_answer(err, to, seen) end
     fresh = true
   end
-end
-
---- Makes the response of what came.
----@private
----@param call http.Call
----@param to http.Target
----@param connection http.Connection
----@param status integer
----@param reason string
----@param minor integer
----@param headers http.Headers
----@param length integer
----@param flags integer
----@param unsent boolean?
----@return http.Response? response
----@return cosocket.Error? err
-function Client:answer(call, to, connection, status, reason, minor, headers, length, flags, unsent)
-  local settings = call.settings
-  local keep = flags & KEEP_ALIVE ~= 0 and not unsent
-  if keep and not connection.keep_alive then pools.note_keep_alive(connection, headers["Keep-Alive"]) end
-  local made = new_response({
-    status = status,
-    reason = reason,
-    ok = status >= 200 and status < 300,
-    version = minor == 0 and "1.0" or "1.1",
-    headers = headers,
-    url = to.href,
-    method = call.method,
-    connection = connection,
-    client = self,
-    request = call.given,
-    pool = self.pool,
-    length = length,
-    keep = keep,
-    deadline = call.deadline,
-    idle = settings.idle_timeout,
-    body_max = settings.body_max,
-  })
-  local jar = settings.cookies ~= false and (type(settings.cookies) == "table" and settings.cookies or self.jar)
-  if jar and headers["Set-Cookie"] then
-    for _, field in ipairs(headers:get_all("Set-Cookie")) do jar:receive(to.url, field) end
-  end
-  if settings.decompress and length ~= 0 and status ~= 101 then
-    local codings = headers["Content-Encoding"]
-    if codings then
-      local ok, err = responses.decode(made, codings, { ratio_max = settings.ratio_max })
-      if not ok then return nil, err end
-    end
-  end
-  return made
 end
 
 --- Reads what is left of an answer that nobody wants; a long one costs the connection instead.
 ---@async
 ---@param answer http.Response
 local function discard(answer)
+  if answer.body then return end
   if answer.length >= 0 and answer.length <= DISCARD_MAX then
     answer.decode = nil
     answer:read_all(DISCARD_MAX)
@@ -302,9 +272,9 @@ function Client:run(call, to)
     local answer, err = self:send(call, to)
     if not answer then return nil, err end
     local status = answer.status
-    if call.auth or call.forwarder then note_credentials(call, answer.headers) end
+    if not call.wire and (call.auth or call.forwarder) then note_credentials(call, answer.headers) end
     if status < 300 then
-      answer.redirects = passed
+      if passed then answer.redirects = passed end
       return answer
     end
     if (status == 401 or status == 407) and tries < TRIES_MAX and is_challenged(call, to, answer) then
@@ -353,11 +323,11 @@ function Client:perform(op, method, address, given)
   local call, to = calls.begin(self, op, method, address, given, 3)
   if not call then return nil, to --[[@as cosocket.Error]] end
   local answer, err = self:run(call, to --[[@as http.Target]])
-  if call.upload then let_go_of_upload(call) end
+  if not call.wire and call.upload then let_go_of_upload(call) end
   if not answer then return nil, err end
-  if not call.settings.stream or answer.length == 0 then
+  if not answer.body and (not call.settings.stream or answer.length == 0) then
     local ok
-    ok, err = responses.collect(answer)
+    ok, err = responses.collect(answer, call.settings.body_max)
     if not ok then return nil, err end
   end
   return answer
@@ -386,7 +356,7 @@ function Client:upgrade(address, wanted)
   if not answer then return nil, err --[[@as cosocket.Error]] end
   if answer.status ~= 101 then
     local ok
-    ok, err = responses.collect(answer)
+    ok, err = responses.collect(answer, call.settings.body_max)
     if not ok then return nil, err --[[@as cosocket.Error]] end
     local message = ("%s did not change protocols: %d %s"):format(answer.url, answer.status, answer.reason)
     return nil, cosocket.error("refused", op, message, { code = answer.status, reason = answer.reason, response = answer })

@@ -5,7 +5,8 @@ local codec = require("http.codec")
 local cosocket = require("cosocket")
 
 local now = cosocket.now
-local decode_response = codec.decode_response
+local decode_answer = codec.decode_answer
+local CHUNKED <const> = codec.CHUNKED
 
 --- Bytes of a request's body that wait to leave before more is asked of whoever makes it.
 local OUTPUT_MAX = 65536
@@ -28,8 +29,9 @@ local INFORMATIONAL_MAX = 32
 ---@field upgrade boolean? 101 is an answer that is hoped for.
 ---@field deadline number When everything has to be over, on the scale of `cosocket.now`.
 ---@field idle number Seconds without a byte either way.
----@field head_max integer?
----@field fields_max integer?
+---@field head_max integer
+---@field fields_max integer
+---@field body_max integer Bytes of a body that is taken with the head; -1: none is.
 ---@field on_informational fun(status: integer, headers: http.Headers)?
 
 ---@class http.Connection
@@ -38,7 +40,7 @@ local INFORMATIONAL_MAX = 32
 ---@field output cosocket.Buffer
 ---@field origin http.PoolOrigin
 ---@field idle_since number
----@field keep_alive number? Seconds after which the other side said it would close.
+---@field keep_alive number? Seconds that it may be idle, once an answer has come.
 ---@field reused boolean It has carried an exchange before.
 local Connection = {}
 Connection.__index = Connection
@@ -87,7 +89,7 @@ end
 ---@return cosocket.Error? err
 function Connection:load(exchange)
   local output, body = self.output, exchange.upload --[[@as http.Upload]]
-  local chunked = exchange.length == codec.CHUNKED
+  local chunked = exchange.length == CHUNKED
   while #output < OUTPUT_MAX do
     local piece, err = body:read()
     if err then return nil, err end
@@ -113,18 +115,14 @@ end
 --- whether the request was left unfinished because the answer made it useless.
 ---@async
 ---@param exchange http.Exchange
----@return integer? status
----@return string|cosocket.Error reason
----@return integer|boolean minor After an error: `seen`.
----@return http.Headers? headers
----@return integer? length
----@return integer? flags
+---@return http.RawAnswer? answer
+---@return cosocket.Error? err
+---@return boolean? seen After an error.
 ---@return boolean? unsent
 function Connection:exchange(exchange)
   local input, output, stream = self.input, self.output, self.stream
   local deadline, idle, method = exchange.deadline, exchange.idle, exchange.method
-  local head_max, fields_max = exchange.head_max, exchange.fields_max
-  local wire = exchange.wire
+  local wire, sending, held = exchange.wire, nil, nil
   if wire then
     -- Nothing waits before it, so that it is taken whole; it leaves with the wait below.
     local ok, err = stream:try_write(wire)
@@ -132,51 +130,51 @@ function Connection:exchange(exchange)
   else
     local ok, err = codec.encode_request(output, method, exchange.target, exchange.length, exchange.base, exchange.fields)
     if not ok then return nil, err, false end
+    sending = exchange.upload
+    --- When the body is sent although nobody has said 100.
+    if sending and exchange.expect then held = now() + exchange.expect end
   end
-  local sending = exchange.upload ~= nil
-  --- When the body is sent although nobody has said 100.
-  local held = sending and exchange.expect and now() + exchange.expect or nil
   local interim, seen = 0, false
   while true do
     if sending and not held then
       local more, err = self:load(exchange)
-      if more == nil then return nil, err, seen end
-      sending = more --[[@as boolean]]
+      if more == nil then return nil, err, seen or #input > 0 end
+      sending = more
     end
-    local quiet = now() + idle
-    local limit = quiet < deadline and quiet or deadline
-    local ok, err = stream:turn(input, output, held and held < limit and held or limit)
-    if #input > 0 then
+    local limit = now() + idle
+    if deadline < limit then limit = deadline end
+    if held and held < limit then limit = held end
+    local ok, err = stream:turn(input, output, limit)
+    local answer, refused = decode_answer(input, method, exchange.head_max, exchange.fields_max, exchange.body_max)
+    while answer and answer.status < 200 and (answer.status ~= 101 or not exchange.upgrade) do
+      interim = interim + 1
+      if answer.status == 101 then
+        return nil, cosocket.error("protocol", "http", "the server switches protocols, which nobody asked for"), true
+      elseif interim > INFORMATIONAL_MAX then
+        return nil, cosocket.error("limit", "http", ("more than %d interim answers"):format(INFORMATIONAL_MAX)), true
+      end
       seen = true
-      local status, reason, minor, headers, length, flags = decode_response(input, method, head_max, fields_max)
-      while status and status < 200 and (status ~= 101 or not exchange.upgrade) do
-        interim = interim + 1
-        if status == 101 then
-          return nil, cosocket.error("protocol", "http", "the server switches protocols, which nobody asked for"), true
-        elseif interim > INFORMATIONAL_MAX then
-          return nil, cosocket.error("limit", "http", ("more than %d interim answers"):format(INFORMATIONAL_MAX)), true
-        end
-        -- RFC 9110, 10.1.1: now the body is wanted.
-        if status == 100 then held = nil end
-        if exchange.on_informational then exchange.on_informational(status, headers) end
-        status, reason, minor, headers, length, flags = decode_response(input, method, head_max, fields_max)
-      end
-      if status then
-        if not sending and #output == 0 then return status, reason, minor, headers, length, flags, false end
-        -- RFC 9112, 9.5: an answer that says no ends the sending, and then the connection.
-        if held or status >= 300 then return status, reason, minor, headers, length, flags, true end
-        ok, err = self:send_rest(exchange, sending)
-        if not ok then return nil, err, true end
-        return status, reason, minor, headers, length, flags, false
-      elseif reason then
-        return nil, reason, true
-      end
+      -- RFC 9110, 10.1.1: now the body is wanted.
+      if answer.status == 100 then held = nil end
+      if exchange.on_informational then exchange.on_informational(answer.status, codec.headers_of(answer.head)) end
+      answer, refused = decode_answer(input, method, exchange.head_max, exchange.fields_max, exchange.body_max)
+    end
+    if answer then
+      if wire or not sending and #output == 0 then return answer end
+      -- RFC 9112, 9.5: an answer that says no ends the sending, and then the connection.
+      if held or answer.status >= 300 then return answer, nil, true, true end
+      ok, err = self:send_rest(exchange, sending)
+      if not ok then return nil, err, true end
+      return answer
+    elseif refused then
+      return nil, refused, true
     end
     if not ok then
+      ---@cast err cosocket.Error
       if held and err.kind == "timeout" and now() >= held then
         held = nil
       else
-        return nil, err, seen
+        return nil, err, seen or #input > 0
       end
     end
   end
@@ -186,7 +184,7 @@ end
 ---@private
 ---@async
 ---@param exchange http.Exchange
----@param sending boolean
+---@param sending any Whether there is more of the body.
 ---@return true? ok
 ---@return cosocket.Error? err
 function Connection:send_rest(exchange, sending)
@@ -194,7 +192,7 @@ function Connection:send_rest(exchange, sending)
     if sending then
       local more, err = self:load(exchange)
       if more == nil then return nil, err end
-      sending = more --[[@as boolean]]
+      sending = more
     end
     local ok, err = self:turn(exchange.deadline, exchange.idle)
     if not ok then return nil, err end

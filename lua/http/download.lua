@@ -479,8 +479,8 @@ end
 ---@return http.Saved? saved
 ---@return cosocket.Error? err
 function download.save_response(answer, path, options)
-  local made = new("http.save", answer.client, answer.url, path, options, 2)
-  made.request = answer.request or {}
+  local made = new("http.save", answer.call.client, answer.url, path, options, 2)
+  made.request = answer.call.given or {}
   if answer.body then
     -- It has come already.
     made.options.resume, made.options.attempts = false, 1

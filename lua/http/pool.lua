@@ -73,39 +73,47 @@ end
 ---@return http.Connection?
 function Pool:take_idle(origin, sure)
   local idle = origin.idle
+  local count = #idle
+  if count == 0 then return nil end
   local at = now()
-  while #idle > 0 do
-    local found = table.remove(idle) --[[@as http.Connection]]
+  repeat
+    local found = idle[count]
+    idle[count] = nil
     self.idle_count = self.idle_count - 1
     local age = at - found.idle_since
-    if age < self.keep_alive and age < (found.keep_alive or math.huge) and (not sure and age < UNSEEN or found:is_fresh()) then
+    if age < found.keep_alive and (not sure and age < UNSEEN or found:is_fresh()) then
       origin.busy[found] = true
       return found
     end
     found:close()
-  end
+    -- Others may have come and gone meanwhile.
+    count = #idle
+  until count == 0
 end
 
---- A connection of the origin `key`: an idle one, a new one, or the next that is given back.
+--- A connection for a call: an idle one, a new one, or the next that is given back.
 ---@async
----@param key string
----@param deadline number
----@param to http.Target
 ---@param route http.Route
----@param timeout number Seconds for a new connection.
+---@param call http.Call
+---@param to http.Target
 ---@param fresh? boolean Not one that has been used before.
 ---@param sure? boolean The request cannot be sent twice: look closely at what is idle.
 ---@return http.Connection? connection
 ---@return cosocket.Error? err
-function Pool:acquire(key, deadline, to, route, timeout, fresh, sure)
-  if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
+function Pool:acquire(route, call, to, fresh, sure)
+  local key = route.key
   local origin = self.origins[key]
+  if origin and not fresh then
+    local found = self:take_idle(origin, sure)
+    if found then return found end
+  end
+  if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
+  local deadline, timeout = call.deadline, call.settings.connect_timeout
+  origin = self.origins[key]
   if not origin then
     origin = new_origin(key)
     self.origins[key] = origin
   end
-  local found = not fresh and self:take_idle(origin, sure)
-  if found then return found end
   if count_busy(origin) + #origin.idle >= self.connections_max then
     if #origin.idle > 0 then
       -- A fresh one is wanted: it takes the place of one that is idle.
@@ -194,25 +202,25 @@ function Pool:serve(origin, given)
   first.event:set()
 end
 
---- Takes a connection back. `keep`: another exchange may follow.
+--- Takes a connection back. `keep`: another exchange may follow, and nothing of this one is left.
 ---@param used http.Connection
 ---@param keep boolean
 function Pool:release(used, keep)
   local origin = used.origin
-  if not keep or self.closed or #used.input > 0 or #used.output > 0 then
+  if not keep or self.closed then
     origin.busy[used] = nil
     used:close()
-    if #origin.waiting > 0 then self:serve(origin) end
+    if origin.waiting[1] then self:serve(origin) end
     return
   end
   used.reused = true
-  if #origin.waiting > 0 then return self:serve(origin, used) end
+  if origin.waiting[1] then return self:serve(origin, used) end
   origin.busy[used] = nil
   used.idle_since = now()
-  local idle = origin.idle
+  local idle, count = origin.idle, self.idle_count + 1
   idle[#idle + 1] = used
-  self.idle_count = self.idle_count + 1
-  if self.idle_count > self.idle_max then self:sweep(true) end
+  self.idle_count = count
+  if count > self.idle_max then self:sweep(true) end
 end
 
 --- What is no longer the pool's: it was upgraded, say.
@@ -247,9 +255,9 @@ end
 --- Remembers for how long the other side keeps an idle connection: `Keep-Alive: timeout=5, max=100`.
 ---@param used http.Connection
 ---@param field string?
-function pool.note_keep_alive(used, field)
+function Pool:note_keep_alive(used, field)
   local seconds = field and tonumber(field:match("timeout=%s*\"?(%d+)"))
-  used.keep_alive = seconds and math.max(0, seconds - MARGIN) or math.huge
+  used.keep_alive = math.min(self.keep_alive, seconds and math.max(0, seconds - MARGIN) or math.huge)
 end
 
 --- How many connections are open: in use, and idle.

@@ -1,18 +1,21 @@
 --- The answer to a request: its head, and its body piece by piece or whole.
 
 local bodies = require("http.body")
+local codec = require("http.codec")
 local compress = require("compress")
 local cosocket = require("cosocket")
 local json = require("json")
 
 local now = cosocket.now
 
+local MORE <const> = codec.MORE
+
 --- Bytes of one piece that was decoded.
 local PIECE_MAX = 65536
 --- How many content codings may lie over one another.
 local CODINGS_MAX = 3
 
----@class http.Response
+---@class http.Response: http.RawAnswer
 ---@field status integer
 ---@field reason string As the server sent it; often empty.
 ---@field ok boolean Whether the status is from 200 to 299.
@@ -23,21 +26,31 @@ local CODINGS_MAX = 3
 ---@field body string? The whole body; not with `stream`.
 ---@field trailers http.Headers? Once the body has ended, when it was chunked.
 ---@field redirects string[]? The URLs that redirected here, first to last.
+---@field package call http.Call What was asked.
 ---@field private connection http.Connection? While the body is read.
----@field private pool http.Pool
----@field package client http.Client
----@field package request http.RequestOptions? What was asked with.
----@field private length http.Length
----@field private keep boolean The connection may carry another exchange.
+---@field private keep boolean? The connection may carry another exchange.
 ---@field private reader http.Reader?
 ---@field private decode (fun(): string?, cosocket.Error?)?
----@field private deadline number
----@field private idle number
----@field private body_max number
 ---@field private err cosocket.Error?
 local Response = {}
-Response.__index = Response
 Response.__name = "http.Response"
+
+--- Fields that few scripts ask for are made when they are asked for.
+---@type table<string, fun(answer: http.Response): any>
+local LAZY = {
+  headers = function(self) return codec.headers_of(self.head) end,
+  version = function(self) return self.head:find("^HTTP/1%.0") and "1.0" or "1.1" end,
+}
+
+function Response.__index(self, name)
+  local method = Response[name]
+  if method ~= nil then return method end
+  local make = LAZY[name]
+  if not make then return nil end
+  local value = make(self)
+  rawset(self, name, value)
+  return value
+end
 
 local response = {}
 
@@ -48,7 +61,7 @@ local function let_go(self, keep)
   local connection = self.connection
   if not connection then return end
   self.connection = nil
-  self.pool:release(connection, keep)
+  self.call.pool:release(connection, keep and #connection.input == 0)
 end
 
 ---@param self http.Response
@@ -89,8 +102,8 @@ local function read_raw(self)
     reader = bodies.reader(connection.stream, connection.input, self.length)
     self.reader = reader
   end
-  local left = self.deadline - now()
-  reader.timeout = left < self.idle and left or self.idle
+  local left, idle = self.call.deadline - now(), self.call.idle
+  reader.timeout = left < idle and left or idle
   local piece, err = reader:read()
   if err then return cut(self, err, reader.received) end
   if reader.ended then
@@ -142,13 +155,11 @@ local CODINGS = { gzip = "gzip", ["x-gzip"] = "gzip", deflate = "deflate", br = 
 --- Prepares to undo the content codings that the head names. One that is not known is left to the caller, with those
 --- below it.
 ---@param self http.Response
----@param field string
----@param limits compress.DecoderOptions
 ---@return true? ok
 ---@return cosocket.Error? err
-function response.decode(self, field, limits)
-  local names = {}
-  for name in field:gmatch("[^,%s]+") do table.insert(names, 1, name:lower()) end
+function response.decode(self)
+  local names, limits = {}, { ratio_max = self.call.settings.ratio_max }
+  for name in self.headers["Content-Encoding"]:gmatch("[^,%s]+") do table.insert(names, 1, name:lower()) end
   if #names > CODINGS_MAX then
     return fail(self, cosocket.error("limit", "http", ("%d content codings are more than %d"):format(#names, CODINGS_MAX)))
   end
@@ -166,29 +177,45 @@ function response.decode(self, field, limits)
   return true
 end
 
----@param self table What the client knows of the answer.
+--- Makes a response of an answer to a call. Whoever has read the body has no more to do with the connection.
+---@param answer http.RawAnswer
+---@param call http.Call
+---@param url string
+---@param connection http.Connection
+---@param keep boolean
 ---@return http.Response
-function response.new(self)
-  return setmetatable(self, Response)
+function response.new(answer, call, url, connection, keep)
+  local self = setmetatable(answer, Response) --[[@as http.Response]]
+  self.url, self.method, self.call = url, call.method, call
+  local pool = call.pool
+  if keep and not connection.keep_alive then pool:note_keep_alive(connection, self.headers["Keep-Alive"]) end
+  if answer.body then
+    pool:release(connection, keep and answer.flags & MORE == 0)
+  else
+    self.connection, self.keep = connection, keep
+  end
+  return self
 end
 
 --- Reads the whole body into `body`.
 ---@async
 ---@param self http.Response
+---@param body_max integer
 ---@return true? ok
 ---@return cosocket.Error? err
-function response.collect(self)
-  local length, body_max = self.length, self.body_max
+function response.collect(self, body_max)
+  if self.body then return true end
+  local length = self.length
   if length > body_max then
     local message = ("the body has %d bytes, more than %d (body_max)"):format(length, body_max)
     return fail(self, cosocket.error("limit", "http", message))
   end
   if length >= 0 and not self.decode and not self.reader then
-    -- What most answers are: a short body that came with its head.
-    local connection = self.connection --[[@as http.Connection]]
+    -- What most answers are: a body of known length, most of which came with the head.
+    local connection, call = self.connection --[[@as http.Connection]], self.call
     local input = connection.input
     while #input < length do
-      local ok, err = connection:turn(self.deadline, self.idle)
+      local ok, err = connection:turn(call.deadline, call.idle)
       if not ok then
         ---@cast err cosocket.Error
         if err.kind == "closed" then
@@ -242,9 +269,7 @@ end
 ---@return string? body
 ---@return cosocket.Error? err `limit`, and those of `read`
 function Response:read_all(max)
-  if self.body then return self.body end
-  if max then self.body_max = max end
-  local ok, err = response.collect(self)
+  local ok, err = response.collect(self, max or self.call.settings.body_max)
   if not ok then return nil, err end
   return self.body
 end

@@ -15,6 +15,7 @@ local now = cosocket.now
 ---@field host string
 ---@field port integer
 ---@field path string Path and query, as the request line has them.
+---@field login http.AuthOptions? User and password of the URL.
 ---@field wire string? The head of a plain GET, once it was made.
 ---@field route http.Route? The way by the client's own options.
 
@@ -56,6 +57,7 @@ function target.of(address, base)
     host = host,
     port = parsed.port or PORTS[scheme],
     path = parsed.target,
+    login = parsed.username and { username = parsed.username, password = parsed.password } or nil,
   }
 end
 

@@ -16,6 +16,10 @@ codec.KEEP_ALIVE = 1 -- the connection may carry another message after this one 
 codec.EXPECT_CONTINUE = 2 -- a request: the client waits for 100 before it sends the body
 ---@type integer
 codec.UPGRADE = 4 -- `Connection: upgrade` and an `Upgrade` field
+---@type integer
+codec.ENCODED = 8 -- of `decode_answer`: there is a Content-Encoding
+---@type integer
+codec.MORE = 16 -- of `decode_answer`: more bytes than were taken are here
 
 --- Lengths of bodies that are no number of bytes (6.3).
 ---@alias http.Length integer
@@ -53,6 +57,32 @@ function codec.decode_request(buffer, head_max, headers_max, start_line_max) end
 ---@return http.Length length
 ---@return integer flags
 function codec.decode_response(buffer, method, head_max, headers_max, start_line_max) end
+
+--- A response as `decode_answer` makes it.
+---@class http.RawAnswer
+---@field status integer
+---@field reason string
+---@field ok boolean Whether the status is from 200 to 299.
+---@field length http.Length
+---@field flags integer
+---@field head string For `headers_of`.
+---@field body string? All of it, if it was taken, too.
+
+--- As `decode_response`, for who makes an object of every response: one table, and the body in it when its length is known,
+--- at most `body_max`, all of it is here and there is no Content-Encoding.
+---@param buffer cosocket.Buffer
+---@param method string
+---@param head_max integer
+---@param headers_max integer
+---@param body_max integer A negative number takes no body.
+---@return http.RawAnswer? answer `nil` without an error: not all of it is here.
+---@return cosocket.Error? err `protocol` or `limit`
+function codec.decode_answer(buffer, method, head_max, headers_max, body_max) end
+
+--- The header fields of a head.
+---@param head string As `decode_answer` answered it.
+---@return http.Headers
+function codec.headers_of(head) end
 
 --- What becomes fields: headers, a list of pairs, or a table of named values (sorted by name; a list of values makes
 --- several lines).

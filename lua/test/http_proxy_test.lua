@@ -1,4 +1,6 @@
 local cosocket = require("cosocket")
+local crypto = require("crypto")
+local hex = require("hex")
 local http = require("http")
 local proxy = require("http.proxy")
 local test = require("test")
@@ -17,6 +19,44 @@ local function scripted(handle, scheme, login)
     stream:close()
   end)
   return ("%s://%s%s"):format(scheme, login or "", listener:local_address())
+end
+
+--- A proxy that wants Digest, and answers what is asked through it itself. `seen` gets the first line and the credentials
+--- of each request.
+local function digest_proxy(options)
+  local listener, seen = assert(cosocket.listen("tcp://127.0.0.1:0")), {}
+  local function h(...) return hex.encode(crypto[options.hash](table.concat({ ... }, ":"))) end
+  local function talk(stream)
+    while true do
+      local head = stream:read_until("\r\n\r\n")
+      if not head then break end
+      local method, target = head:match("^(%S+) (%S+)")
+      local field = head:match("Proxy%-Authorization: ([^\r]*)")
+      seen[#seen + 1] = { method = method, target = target, field = field }
+      local given = {}
+      for name, value in (field or ""):gmatch('([%w*]+)="?([^",]*)"?') do given[name] = value end
+      local wanted = given.nonce and h(h("user", "p", "pass"), given.nonce, given.nc, given.cnonce, "auth", h(method, target))
+      if not wanted or given.response ~= wanted or given.uri ~= target then
+        local challenge = 'Proxy-Authenticate: Basic realm="b"\r\nProxy-Authenticate: Digest realm="p", nonce="n%d", qop="auth", algorithm=%s\r\n'
+        stream:write("HTTP/1.1 407 Who are you\r\nContent-Length: 2\r\n", challenge:format(#seen, options.algorithm), "\r\nno")
+      elseif method == "CONNECT" then
+        stream:write("HTTP/1.1 200 OK\r\n\r\n")
+        stream:read_until("\r\n\r\n")
+        stream:write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ntunneled")
+      else
+        stream:write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nforwarded")
+      end
+    end
+    stream:close()
+  end
+  cosocket.spawn("proxy", function()
+    while true do
+      local stream = listener:accept()
+      if not stream then break end
+      cosocket.spawn("proxy connection", talk, stream)
+    end
+  end)
+  return listener, seen
 end
 
 return {
@@ -150,5 +190,56 @@ return {
     test.equal(assert(http.get("http://127.0.0.1/x", { proxy = url })).body, "hi")
     test.matches(seen, "^GET /x HTTP/1.1\r\n")
     test.falsy(seen:find("Proxy"))
+  end,
+
+  ["a proxy that wants Digest gets it, for tunnels and for what it forwards"] = function()
+    for algorithm, hash in pairs({ MD5 = "md5", ["SHA-256"] = "sha256", ["SHA-512-256"] = "sha512_256" }) do
+      local listener, seen = digest_proxy({ algorithm = algorithm, hash = hash })
+      local proxy_url = "http://" .. listener:local_address()
+      local credentials = { username = "user", password = "pass", scheme = "digest" }
+      local client = http.client({ proxy = proxy_url, proxy_auth = credentials })
+      test.equal(assert(client:get("http://device.test/a?b#c")).body, "forwarded")
+      test.equal({ #seen, seen[1].field, seen[2].target }, { 2, nil, "http://device.test/a?b" })
+      -- What was learnt serves the next request.
+      test.equal(assert(client:post("http://device.test/", { body = "x" })).body, "forwarded")
+      test.equal(#seen, 3)
+      test.matches(seen[3].field, "nc=00000002")
+      client:close()
+      -- A tunnel (WebSocket goes through one), with a fresh client.
+      seen[1], seen[2], seen[3] = nil, nil, nil
+      local other = http.client({ proxy = proxy_url, proxy_auth = credentials })
+      local stream, _, answer = other:upgrade("ws://device.test/", { headers = { Connection = "Upgrade", Upgrade = "x" } })
+      test.equal({ stream, answer }, {})
+      test.equal({ #seen, seen[1].method, seen[1].field, seen[2].target }, { 2, "CONNECT", nil, "device.test:80" })
+      other:close()
+      listener:close()
+    end
+  end,
+
+  ["the user of a proxy's URL is told with Basic, and with Digest where that is wanted"] = function()
+    local listener, seen = digest_proxy({ algorithm = "SHA-256", hash = "sha256" })
+    local client = http.client({ proxy = "http://user:pass@" .. listener:local_address() })
+    test.equal(assert(client:get("http://device.test/")).body, "forwarded")
+    test.matches(seen[1].field, "^Basic ")
+    test.matches(seen[2].field, "^Digest ")
+    local wrong = http.client({ proxy = "http://user:wrong@" .. listener:local_address() })
+    test.equal(assert(wrong:get("http://device.test/")).status, 407)
+    local before = #seen
+    test.fails("refused", wrong:get("https://device.test/"))
+    test.equal(#seen - before, 2)
+    -- One that was told never to show the password asks first, and gives up when only Basic is offered.
+    local shy = http.client({ proxy_auth = { username = "user", password = "wrong", scheme = "digest" }, proxy = "http://" .. listener:local_address() })
+    test.equal(assert(shy:get("http://device.test/")).status, 407)
+    for i = before + 3, #seen do test.falsy((seen[i].field or ""):find("^Basic")) end
+    client:close()
+    wrong:close()
+    shy:close()
+    listener:close()
+  end,
+
+  ["wrong credentials for proxies raise"] = function()
+    test.raises("proxy_auth needs `username`", http.client, { proxy_auth = {} })
+    test.raises('proxy_auth.scheme must be "basic"', http.client, { proxy_auth = { username = "u", scheme = "ntlm" } })
+    test.raises("proxy_auth.username must not have a colon", http.get, "http://h/", { proxy_auth = { username = "a:b" } })
   end,
 }

@@ -400,6 +400,8 @@ local credentials = {
       { hash = "sha256", parameters = 'qop="auth", algorithm=SHA-256-sess', session = true },
       { hash = "md5", parameters = 'qop="auth", algorithm=MD5-sess', session = true },
       { hash = "sha256", parameters = 'qop="auth-int", algorithm=SHA-256' },
+      { hash = "sha512_256", parameters = 'qop="auth", algorithm=SHA-512-256' },
+      { hash = "sha512_256", parameters = 'qop="auth", algorithm=SHA-512-256-sess', session = true },
       { hash = "md5", parameters = "algorithm=MD5" },
       { hash = "sha256", parameters = 'qop="auth", algorithm=SHA-256, userhash=true', userhash = true },
     }) do

@@ -180,6 +180,8 @@ pub struct Record {
     count: usize,
     /// How many of them are in the outermost table.
     outer: u8,
+    /// How many more that table will get later.
+    spare: u8,
     /// How many more inner tables are to get.
     owed: usize,
 }
@@ -212,7 +214,7 @@ impl fmt::Debug for Record {
 
 impl Record {
     const fn new() -> Self {
-        Self { fields: [MaybeUninit::uninit(); FIELDS_MAX], count: 0, outer: 0, owed: 0 }
+        Self { fields: [MaybeUninit::uninit(); FIELDS_MAX], count: 0, outer: 0, spare: 0, owed: 0 }
     }
 
     fn push(&mut self, name: usize, value: Value) {
@@ -230,6 +232,11 @@ impl Record {
     /// How many more fields it has room for. One more is a panic.
     pub fn room(&self) -> usize {
         FIELDS_MAX - self.count
+    }
+
+    /// Makes the outermost table large enough for so many more fields, which Lua code will set.
+    pub fn reserve(&mut self, fields: usize) {
+        self.spare = fields as u8;
     }
 
     /// The name of the items of a list.
@@ -304,7 +311,9 @@ unsafe extern "C-unwind" fn run<N: Native>(state: Raw) -> c_int {
                         raise(state, "a bug in this runtime: an answer from no buffer; please report it");
                     }
                     let table = Value::Table(record.outer, 0);
-                    let mut making = Making { buffer, touches: touches(buffer), next: 0, spoilt: false };
+                    let seen = touches(buffer);
+                    let mut making =
+                        Making { buffer, touches: seen, next: 0, spare: record.spare.into(), spoilt: false };
                     making.push_value(state, &record, table);
                     // The table is whole, and nothing allocates from here on.
                     if making.spoilt || touches(buffer) != making.touches || !take(buffer, count) {
@@ -337,6 +346,8 @@ struct Making {
     touches: u32,
     /// The next field.
     next: usize,
+    /// Room for more fields in the next table.
+    spare: c_int,
     /// The record no longer says what the buffer holds: a finaliser has touched it.
     spoilt: bool,
 }
@@ -361,7 +372,8 @@ impl Making {
                 }
                 Value::Table(fields, items) => {
                     lua::luaL_checkstack(state, 4, ptr::null());
-                    lua::lua_createtable(state, items.into(), fields.into());
+                    let spare = std::mem::take(&mut self.spare);
+                    lua::lua_createtable(state, items.into(), c_int::from(fields) + spare);
                     for _ in 0..fields {
                         let Some(field) = self.following(record) else { return };
                         lua::lua_pushvalue(state, lua::lua_upvalueindex(WORDS_FROM + c_int::from(field.name)));

@@ -28,6 +28,8 @@ pub struct Framing {
     pub expect_continue: bool,
     /// The other side offers, or changes to, another protocol (RFC 9110, 7.8).
     pub upgrade: bool,
+    /// The body is in a content coding (RFC 9110, 8.4).
+    pub encoded: bool,
 }
 
 /// The fields that say how a message goes on, as they were found.
@@ -43,6 +45,7 @@ pub struct Fields<'a> {
     upgrade: bool,
     expect_continue: bool,
     expect_other: bool,
+    encoded: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -80,6 +83,7 @@ impl<'a> Fields<'a> {
                     }
                     found.content_length = Some(content_length(line.value)?);
                 }
+                16 if is("content-encoding") => found.encoded = true,
                 17 if is("transfer-encoding") => {
                     if found.transfer_encoding.is_some() {
                         return Err(Fault::protocol("there is more than one Transfer-Encoding field"));
@@ -154,14 +158,20 @@ pub(super) fn of_request(minor: u8, fields: &Fields<'_>) -> Result<Framing, Faul
         keep_alive: fields.persists(minor),
         expect_continue: minor >= 1 && fields.expect_continue && length != Length::Fixed(0),
         upgrade: minor >= 1 && fields.connection_upgrade && fields.upgrade,
+        encoded: fields.encoded,
     })
 }
 
 /// 6.3 for a response to a request of `method`.
 pub(super) fn of_response(minor: u8, status: u16, method: &[u8], fields: &Fields<'_>) -> Result<Framing, Fault> {
     let upgrade = fields.connection_upgrade && fields.upgrade;
-    let mut framing =
-        Framing { length: Length::Fixed(0), keep_alive: fields.persists(minor), expect_continue: false, upgrade };
+    let mut framing = Framing {
+        length: Length::Fixed(0),
+        keep_alive: fields.persists(minor),
+        expect_continue: false,
+        upgrade,
+        encoded: fields.encoded,
+    };
     if method == b"CONNECT" && (200..300).contains(&status) || status == 101 {
         // Whatever lengths are there are ignored.
         framing.length = Length::Tunnel;

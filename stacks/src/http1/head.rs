@@ -61,6 +61,21 @@ impl Response {
     }
 }
 
+/// The head of a response that is still where it arrived.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Three digits, not below 100.
+    pub status: u16,
+    /// The reason phrase, often empty.
+    pub reason: &'a [u8],
+    /// 0 or 1: the version is 1.`minor`.
+    pub minor: u8,
+    /// Where the message ends, and what happens then.
+    pub framing: Framing,
+    /// All of it, with the empty line.
+    pub head: &'a [u8],
+}
+
 /// The head of a request at the front of `bytes` and its size; `None` when it is not all there.
 pub fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>, Fault> {
     let skipped = empty_lines(bytes)?;
@@ -81,7 +96,7 @@ pub fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>
     }
     let minor = version_of(version)?;
     check_target(method, target)?;
-    let (headers, fields) = field_lines(head, rest, limits)?;
+    let (headers, fields) = field_lines(head, rest, limits, |lines| Headers::parsed(head, lines))?;
     check_host(&fields, minor)?;
     let framing = framing::of_request(minor, &fields)?;
     let (method, target) = (Span::of(method, head), Span::of(target, head));
@@ -91,6 +106,30 @@ pub fn request(bytes: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>
 /// The head of a response at the front of `bytes` and its size; `None` when it is not all there. `method` is that of
 /// the request it answers.
 pub fn response(bytes: &[u8], method: &[u8], limits: &Limits) -> Result<Option<(Response, usize)>, Fault> {
+    let Some((answer, headers)) = answer_with(bytes, method, limits, Headers::parsed)? else { return Ok(None) };
+    let Answer { status, reason, minor, framing, head } = answer;
+    let reason = Span::of(reason, head);
+    Ok(Some((Response { status, reason, minor, headers, framing }, head.len())))
+}
+
+/// The same without a copy of anything.
+pub fn answer<'a>(bytes: &'a [u8], method: &[u8], limits: &Limits) -> Result<Option<Answer<'a>>, Fault> {
+    Ok(answer_with(bytes, method, limits, |_, _| ())?.map(|(answer, ())| answer))
+}
+
+/// The field lines of a whole head that [`answer`] has found before.
+pub fn headers_of(head: &[u8]) -> Result<Headers, Fault> {
+    let limits = Limits { head: Limits::HEAD_MAX, fields: usize::MAX, start_line: Limits::HEAD_MAX };
+    let (_, rest) = first_line(head);
+    Ok(field_lines(head, rest, &limits, |lines| Headers::parsed(head, lines))?.0)
+}
+
+fn answer_with<'a, R>(
+    bytes: &'a [u8],
+    method: &[u8],
+    limits: &Limits,
+    make: impl FnOnce(&'a [u8], &[Header<'a>]) -> R,
+) -> Result<Option<(Answer<'a>, R)>, Fault> {
     const BEGIN: &[u8] = b"HTTP/";
     let known = bytes.len().min(BEGIN.len());
     if bytes[..known] != BEGIN[..known] {
@@ -111,16 +150,16 @@ pub fn response(bytes: &[u8], method: &[u8], limits: &Limits) -> Result<Option<(
     if !is_field_text(reason) {
         return Err(Fault::protocol("the reason phrase has a control character"));
     }
-    let (headers, fields) = field_lines(head, rest, limits)?;
+    let (made, fields) = field_lines(head, rest, limits, |lines| make(head, lines))?;
     let framing = framing::of_response(minor, status, method, &fields)?;
-    let reason = Span::of(reason, head);
-    Ok(Some((Response { status, reason, minor, headers, framing }, head.len())))
+    Ok(Some((Answer { status, reason, minor, framing, head }, made)))
 }
 
 /// The trailers of a chunked body at the front of `bytes`, with the empty line after them, and their size.
 pub fn trailers(bytes: &[u8], limits: &Limits) -> Result<Option<(Headers, usize)>, Fault> {
     let Some(end) = end_of_lines(bytes, limits)? else { return Ok(None) };
-    let (headers, _) = field_lines(&bytes[..end], 0, limits)?;
+    let head = &bytes[..end];
+    let (headers, _) = field_lines(head, 0, limits, |lines| Headers::parsed(head, lines))?;
     Ok(Some((headers, end)))
 }
 
@@ -237,35 +276,36 @@ fn is_authority(bytes: &[u8]) -> bool {
         })
 }
 
-/// The field lines of `head`, which begin at `start`, and those that say how the message goes on.
-fn field_lines<'a>(head: &'a [u8], start: usize, limits: &Limits) -> Result<(Headers, Fields<'a>), Fault> {
+/// What `make` makes of the field lines of `head`, which begin at `start`, and those that say how the message goes on.
+fn field_lines<'a, R>(
+    head: &'a [u8],
+    start: usize,
+    limits: &Limits,
+    make: impl FnOnce(&[Header<'a>]) -> R,
+) -> Result<(R, Fields<'a>), Fault> {
     let rest = &head[start..];
     let mut few = [httparse::EMPTY_HEADER; FEW];
-    match parse(rest, &mut few[..limits.fields.min(FEW)]) {
+    match httparse::parse_headers(rest, &mut few[..limits.fields.min(FEW)]) {
         Err(httparse::Error::TooManyHeaders) if limits.fields > FEW => {
             // Each line has at least four bytes, so the room is bounded by what has arrived.
             let mut many = vec![httparse::EMPTY_HEADER; limits.fields.min(rest.len() / 4)];
-            finish(head, parse(rest, &mut many), limits)
+            finish(httparse::parse_headers(rest, &mut many), limits, make)
         }
-        outcome => finish(head, outcome, limits),
+        outcome => finish(outcome, limits, make),
     }
 }
 
-fn parse<'a, 'b>(
-    rest: &'a [u8],
-    room: &'b mut [Header<'a>],
-) -> Result<httparse::Status<(usize, &'b [Header<'a>])>, httparse::Error> {
-    httparse::parse_headers(rest, room)
-}
-
-fn finish<'a>(
-    head: &'a [u8],
+fn finish<'a, R>(
     outcome: Result<httparse::Status<(usize, &[Header<'a>])>, httparse::Error>,
     limits: &Limits,
-) -> Result<(Headers, Fields<'a>), Fault> {
+    make: impl FnOnce(&[Header<'a>]) -> R,
+) -> Result<(R, Fields<'a>), Fault> {
     use httparse::Error;
     match outcome {
-        Ok(httparse::Status::Complete((_, lines))) => Ok((Headers::parsed(head, lines), Fields::of(lines)?)),
+        Ok(httparse::Status::Complete((_, lines))) => {
+            let fields = Fields::of(lines)?;
+            Ok((make(lines), fields))
+        }
         Ok(httparse::Status::Partial) => Err(Fault::protocol("the head is cut in the middle of a field")),
         Err(Error::TooManyHeaders) => {
             Err(Fault::limit(431, format!("there are more than {} header fields", limits.fields)))

@@ -3,6 +3,7 @@
 //! Heads are answered as several values rather than a table, so that whoever reads one makes the only table there is.
 //! No buffer is borrowed while Lua allocates: a garbage collection may run a finaliser that touches it.
 
+mod answer;
 mod headers;
 
 use std::mem;
@@ -10,6 +11,7 @@ use std::mem;
 use moonwire_runtime::{
     Buffer, BufferRef, Error,
     mlua::{self, IntoLua, Lua, LuaString, UserData, UserDataMethods, Value},
+    native_function,
 };
 
 use super::{
@@ -19,6 +21,7 @@ use super::{
     framing::{Framing, Length},
     head,
 };
+use crate::native::misuse;
 use headers::Fields;
 
 /// Lengths that are no number of bytes.
@@ -30,6 +33,8 @@ const TUNNEL: i64 = -3;
 const KEEP_ALIVE: i64 = 1;
 const EXPECT_CONTINUE: i64 = 2;
 const UPGRADE: i64 = 4;
+const ENCODED: i64 = 8;
+const MORE: i64 = 16;
 
 /// Most bytes of a chunked body that are answered at once.
 const PIECE_MAX: usize = 64 * 1024;
@@ -43,11 +48,16 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
     exports.raw_set("KEEP_ALIVE", KEEP_ALIVE)?;
     exports.raw_set("EXPECT_CONTINUE", EXPECT_CONTINUE)?;
     exports.raw_set("UPGRADE", UPGRADE)?;
+    exports.raw_set("ENCODED", ENCODED)?;
+    exports.raw_set("MORE", MORE)?;
     exports.raw_set("CHUNKED", CHUNKED)?;
     exports.raw_set("UNTIL_CLOSE", UNTIL_CLOSE)?;
     exports.raw_set("TUNNEL", TUNNEL)?;
     exports.raw_set("decode_request", lua.create_function(decode_request)?)?;
     exports.raw_set("decode_response", lua.create_function(decode_response)?)?;
+    let slow = lua.create_function(answer::slow)?;
+    exports.raw_set("decode_answer", native_function::<answer::DecodeAnswer>(lua, &slow)?)?;
+    exports.raw_set("headers_of", lua.create_function(headers_of)?)?;
     exports.raw_set("encode_request", lua.create_function(encode_request)?)?;
     exports.raw_set("encode_response", lua.create_function(encode_response)?)?;
     exports.raw_set("encode_last_chunk", lua.create_function(encode_last_chunk)?)?;
@@ -145,6 +155,11 @@ fn decode_response(
     let (length, flags) = (length_number(response.framing.length), flags(&response.framing));
     let (status, minor, headers) = (response.status, response.minor, response.headers);
     Ok((Some(status), Value::String(reason), Some(minor), Some(headers), Some(length), Some(flags)))
+}
+
+/// `headers_of(head)`: of a head that `decode_answer` has checked.
+fn headers_of(lua: &Lua, head: LuaString) -> mlua::Result<Headers> {
+    head::headers_of(&head.as_bytes()).map_err(|fault| misuse(lua, &format!("headers_of: {}", fault.message)))
 }
 
 /// Drops the bytes of what was found.
