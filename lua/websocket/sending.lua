@@ -1,0 +1,245 @@
+--- How a connection sends: messages, whole and in pieces.
+
+local channel = require("websocket.channel")
+local close_code = require("websocket.close_code")
+local cosocket = require("cosocket")
+local session = require("websocket.session")
+
+local now = cosocket.now
+local Session = session.class
+local session_receive, session_send, session_expire = Session.receive, Session.send, Session.expire
+
+local Connection = channel.class
+local leaving, arrived, join, part = channel.leaving, channel.arrived, channel.join, channel.part
+local settle = Connection.settle
+
+--- Bytes that may have arrived and wait while this side only sends.
+local READ_AHEAD_MAX = 1048576
+--- Seconds after which a task that only sends looks at what has come.
+local LOOK_INTERVAL = 1
+
+--- Looks at what has come without waiting, for a task that only sends: pings are answered, and a Close is heard.
+---@async
+---@param self websocket.Connection
+---@param at number
+local function look(self, at)
+  self.looked = at
+  if self.held or self.within or self.bytes or self.state ~= "open" then return end
+  settle(self)
+  if self.input == arrived then self.input = cosocket.buffer() end
+  local ok, err = self.stream:turn(self.input, self.output, at)
+  if not ok and err.code == "EBUSY" then return end
+  local message, kind = session_receive(self, self.input, at)
+  if message then
+    self.held = { message, kind }
+    self.stream:wake()
+  elseif kind then
+    part(self, kind --[[@as cosocket.Error]])
+    return
+  elseif at >= self.deadline then
+    local alive, why = session_expire(self, at)
+    if not alive then
+      ---@cast why cosocket.Error
+      why.code = close_code.abnormal
+      self:lose(why)
+      return
+    end
+  end
+  settle(self)
+end
+
+--- Sends, and takes in what comes, for a task that receives, too.
+---@async
+---@param self websocket.Connection
+---@return true? ok
+---@return cosocket.Error? err
+local function take_in(self)
+  self.taking = true
+  local guard <close> = setmetatable({}, {
+    __close = function()
+      local taken = self.taken
+      self.taking, self.taken = nil, nil
+      if taken then taken:set() end
+    end,
+  })
+  local input = self.input
+  local ok, err = self.stream:turn(input, self.output)
+  -- The task that receives has used up what there was, and its buffer, while this one waited.
+  if self.input ~= input and #input > 0 then join(self, input) end
+  -- It may wait for bytes that are here now.
+  if ok and self.input ~= arrived and #self.input > 0 then self.stream:wake() end
+  return ok, err
+end
+
+--- Waits until what is queued here has been taken by the stream. What arrives meanwhile is taken in, so that two that
+--- send to each other before they read do not wait for each other.
+---@async
+---@param self websocket.Connection
+---@return true? ok
+---@return cosocket.Error? err
+local function drain(self)
+  while self.output ~= leaving and #self.output > 0 do
+    local stream, ok, err = self.stream, nil, nil
+    if self.input == arrived then self.input = cosocket.buffer() end
+    if #self.input < READ_AHEAD_MAX then
+      ok, err = take_in(self)
+    end
+    if not ok and (not err or err.code == "EBUSY") then
+      ok, err = stream:flush()
+      if ok then ok, err = stream:try_flush(self.output) end
+    end
+    if self.err then return nil, self.err end
+    if not ok then return nil, err end
+  end
+  settle(self)
+  return true
+end
+
+--- Starts what the session has queued on its way; waits while too much is.
+---@async
+---@param self websocket.Connection
+---@return true? ok
+---@return cosocket.Error? err
+local function flush(self)
+  local output = self.output
+  local ok, err = self.stream:try_flush(output)
+  if #output > 0 then
+    if not ok then
+      output:clear()
+      return nil, err
+    end
+    settle(self)
+    ok, err = drain(self)
+    if not ok then return nil, err end
+  elseif not ok then
+    return nil, err
+  elseif output ~= leaving then
+    self.output = nil
+  end
+  local at = now()
+  if at - self.heard > LOOK_INTERVAL and at - (self.looked or 0) > LOOK_INTERVAL then look(self, at) end
+  return true
+end
+
+--- Waits until a frame may be queued. `piece`: it belongs to the message that is sent in pieces.
+---@async
+---@param self websocket.Connection
+---@param piece? boolean
+---@return true? ok
+---@return cosocket.Error? err
+local function admit(self, piece)
+  while not piece and self.sending and not self.err do
+    local ok, err = self.sending:wait()
+    if not ok then return nil, err end
+  end
+  if self.err then return nil, self.err end
+  if #self.output > 0 then
+    -- In the shared buffer it is another connection's, inside whose call a finaliser runs this.
+    if self.output == leaving then
+      self.output = cosocket.buffer()
+    else
+      return drain(self)
+    end
+  end
+  return true
+end
+
+---@async
+---@param self websocket.Connection
+---@param kind websocket.Kind
+---@param payload string
+---@return true? ok
+---@return cosocket.Error? err
+local function send(self, kind, payload)
+  if self.sending or self.err or #self.output > 0 then
+    local ok, err = admit(self)
+    if not ok then return nil, err end
+  end
+  local ok, err = session_send(self, kind, payload, 2)
+  if not ok then return nil, self.err or err end
+  return flush(self)
+end
+
+--- Sends a text message, which must be UTF-8. Any task may; waits while more is on its way than the stream's
+--- `queue_max`. Returns when the message is on its way, not when it has arrived.
+---@async
+---@param text string
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:send(text)
+  if type(text) ~= "string" then error(("send: a string is wanted, not a %s"):format(type(text)), 2) end
+  return send(self, "text", text)
+end
+
+--- Sends a message of any bytes; else as `send`.
+---@async
+---@param bytes string
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:send_binary(bytes)
+  if type(bytes) ~= "string" then error(("send_binary: a string is wanted, not a %s"):format(type(bytes)), 2) end
+  return send(self, "binary", bytes)
+end
+
+--- Sends one message in pieces, as an iterator gives them: for what is too long to be held. Other messages wait until
+--- it is through. When the iterator raises, the connection is closed, because half a message cannot be taken back.
+---@async
+---@param kind websocket.Kind
+---@param iterator fun(...): string?
+---@param state? any
+---@param control? any
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:send_stream(kind, iterator, state, control)
+  if kind ~= "text" and kind ~= "binary" then error("send_stream: the kind must be \"text\" or \"binary\"", 2) end
+  local ok, err = admit(self)
+  if not ok then return nil, err end
+  local event, whole = cosocket.event(), false
+  self.sending = event
+  local guard <close> = setmetatable({}, {
+    __close = function()
+      self.sending = nil
+      event:set()
+      if not whole and not self.err then self:close(close_code.internal_error) end
+    end,
+  })
+  ---@type websocket.Kind?
+  local first = kind
+  local piece = iterator(state, control)
+  repeat
+    local following
+    if piece ~= nil then
+      if type(piece) ~= "string" then error(("send_stream: a piece must be a string, not a %s"):format(type(piece)), 2) end
+      control = piece
+      following = iterator(state, control)
+    end
+    ok, err = admit(self, true)
+    if ok then ok, err = self:send_piece(first, piece or "", following == nil, 2) end
+    if ok then ok, err = flush(self) end
+    if not ok then
+      whole = true -- there is nothing to be taken back any more
+      return nil, self.err or err
+    end
+    first, piece = nil, following
+  until piece == nil
+  whole = true
+  return true
+end
+
+--- Sends a Ping. Pongs are not waited for: whatever comes shows that the other side is there.
+---@async
+---@param payload? string At most 125 bytes.
+---@return true? ok
+---@return cosocket.Error? err
+function Connection:ping(payload)
+  if payload ~= nil and (type(payload) ~= "string" or #payload > 125) then
+    error("ping: at most 125 bytes are wanted", 2)
+  end
+  local ok, err = admit(self, true)
+  if not ok then return nil, err end
+  ok, err = Session.ping(self, payload)
+  if not ok then return nil, self.err or err end
+  return flush(self)
+end
+
+return { drain = drain }
