@@ -24,7 +24,7 @@ const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(60);
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
-    for script in setting.files("examples", ".lua")? {
+    for script in scripts(setting)? {
         let through_broker = takes_broker(setting, &script)?;
         names.extend(setting.server.is_none().then(|| script.clone()));
         names.extend(through_broker.then(|| through_mosquitto(&script)));
@@ -33,7 +33,7 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 }
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
-    for script in context.setting.files("examples", ".lua")? {
+    for script in scripts(context.setting)? {
         if context.setting.server.is_none() {
             context.case(&script, |context| run_example(context, &script, &[]).into());
         }
@@ -52,6 +52,16 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The scripts that are run: in a folder with a `main.lua`, that one, whose modules the others are.
+fn scripts(setting: &Setting) -> Result<Vec<String>, String> {
+    let files = setting.files("examples", ".lua")?;
+    let is_module = |file: &str| {
+        let (folder, name) = file.rsplit_once('/').unwrap_or_default();
+        name != "main.lua" && files.contains(&format!("{folder}/main.lua"))
+    };
+    Ok(files.iter().filter(|file| !is_module(file)).cloned().collect())
 }
 
 fn through_mosquitto(script: &str) -> String {
@@ -101,6 +111,17 @@ mod tests {
         write("examples/expected/a.txt", "$ moonwire examples/a.lua --loud\none\n");
         let transcript = transcript_of(&setting, "examples/a.lua").unwrap();
         assert_eq!((transcript.arguments, transcript.lines), (vec!["--loud".to_owned()], vec!["one".to_owned()]));
+    }
+
+    #[test]
+    fn of_a_folder_with_a_main_script_that_one_is_run() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("examples/page")).unwrap();
+        for name in ["a.lua", "b.lua", "page/main.lua", "page/part.lua"] {
+            fs::write(folder.path().join("examples").join(name), "").unwrap();
+        }
+        let setting = setting(folder.path(), None);
+        assert_eq!(scripts(&setting).unwrap(), ["examples/a.lua", "examples/b.lua", "examples/page/main.lua"]);
     }
 
     #[test]
