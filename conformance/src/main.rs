@@ -91,7 +91,7 @@ struct Options {
     /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
     #[arg(long, value_name = "PATTERN")]
     case: Option<String>,
-    /// Write index.html (a page for a browser), junit.xml, results.txt and the servers' logs to this folder
+    /// Write index.html (a page for a browser), junit.xml, results.txt, the servers' logs and pictures to this folder
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
@@ -249,6 +249,7 @@ fn way(options: &Options) -> Result<Way, String> {
 fn setting(options: &Options, temporary: &Path) -> Result<Setting, String> {
     let root = options.root.canonicalize().unwrap_or_else(|_| options.root.clone());
     let moonwire = options.moonwire.clone().unwrap_or_else(|| root.join("target/release/moonwire"));
+    let artefacts = options.report.clone().unwrap_or_else(|| temporary.join("artefacts"));
     Ok(Setting {
         moonwire: std::path::absolute(&moonwire).unwrap_or(moonwire),
         root,
@@ -259,6 +260,7 @@ fn setting(options: &Options, temporary: &Path) -> Result<Setting, String> {
         seed: options.seed,
         accept: options.accept,
         temporary: temporary.to_owned(),
+        artefacts: std::path::absolute(&artefacts).unwrap_or(artefacts),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Suites: named groups of cases. Each is one line of [`SUITES`] and one file below `suite/`.
 
 mod against;
+mod browser;
 mod cargo;
 mod check;
 mod docs;
@@ -67,6 +68,7 @@ pub const SUITES: &[Suite] = &[
     mqtt_restart::SUITE,
     smtp::SUITE,
     websocket::SUITE,
+    browser::SUITE,
     http::SUITE,
     http_server::SUITE,
     self_test::SUITE,
@@ -136,6 +138,8 @@ pub struct Setting {
     pub accept: bool,
     /// Where everything temporary goes.
     pub temporary: PathBuf,
+    /// Where pictures and the like go that somebody may want to look at afterwards.
+    pub artefacts: PathBuf,
 }
 
 impl Setting {
@@ -396,6 +400,7 @@ pub mod tests {
             seed: None,
             accept: false,
             temporary: root.to_owned(),
+            artefacts: root.to_owned(),
         }
     }
 

@@ -53,7 +53,7 @@ impl Tool {
         Self { program, from: Source::Component(component) }
     }
 
-    /// A program of a Python package.
+    /// A program of a Python package; `python` of one that has none.
     pub const fn of_python(program: &'static str, requirement: &'static str) -> Self {
         Self { program, from: Source::Python(requirement) }
     }
@@ -61,6 +61,14 @@ impl Tool {
     /// A program of a Debian or Ubuntu package that is only unpacked; `program` is its path in the package.
     pub const fn of_unpacked(program: &'static str, package: &'static str, libraries: &'static [&'static str]) -> Self {
         Self { program, from: Source::Unpacked { package, libraries } }
+    }
+
+    /// What it is called: of a Python package its own name, since many bring no program.
+    fn name(&self) -> &'static str {
+        match self.from {
+            Source::Python(requirement) => requirement.split("==").next().unwrap_or(self.program),
+            _ => self.program,
+        }
     }
 
     /// Whether it is on this machine. A component's program may be a stub that only says it is not installed.
@@ -132,7 +140,7 @@ pub fn missing(needed: impl IntoIterator<Item = Tool>) -> Vec<Tool> {
 
 /// "mosquitto and mosquitto_sub are not installed".
 pub fn sentence(missing: &[Tool]) -> String {
-    let names: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let names: Vec<&str> = missing.iter().map(Tool::name).collect();
     match names.as_slice() {
         [] => String::from("nothing is missing"),
         [one] => format!("{one} is not installed"),

@@ -256,16 +256,18 @@ fn peer(setting: &Setting) -> Command {
     command
 }
 
-/// What it printed: `passed NAME`, or `failed NAME: why`.
-fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
-    let mut cases = Vec::new();
-    for line in finished.stdout.lines() {
-        if let Some(name) = line.strip_prefix("passed ") {
-            cases.push((name.to_owned(), Outcome::Passed));
-        } else if let Some((name, why)) = line.strip_prefix("failed ").and_then(|rest| rest.split_once(": ")) {
-            cases.push((name.to_owned(), Outcome::Failed(why.to_owned())));
-        }
+/// What a line of a peer says of a case: `passed NAME`, or `failed NAME: why`.
+pub fn outcome_of(line: &str) -> Option<(String, Outcome)> {
+    if let Some(name) = line.strip_prefix("passed ") {
+        return Some((name.to_owned(), Outcome::Passed));
     }
+    let (name, why) = line.strip_prefix("failed ")?.split_once(": ")?;
+    Some((name.to_owned(), Outcome::Failed(why.to_owned())))
+}
+
+/// What it printed of its cases.
+fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
+    let cases: Vec<_> = finished.stdout.lines().filter_map(outcome_of).collect();
     if cases.is_empty() || !finished.succeeded() {
         return Err(Outcome::Failed(finished.summary()));
     }
