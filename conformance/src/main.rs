@@ -44,58 +44,74 @@ const USAGE: u8 = 2;
 const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
-Suites run in the order of --list; the last line is always `N passed, N failed, N skipped`.
-
 Examples:
-  conformance/run --install                       everything, and install what is missing
-  conformance/run mqtt telemetry                  two suites
-  conformance/run mqtt --case MQTT-3.3            the cases of one clause
-  conformance/run --list mqtt                     what would run, and what is missing
-  conformance/run --self-test                     whether the suites notice bugs that are planted
-  conformance/run --report report                 and report/index.html to look at
+  conformance/run --install                  everything, and install what is missing
+  conformance/run --list                     the suites, their servers here, and what is missing
+  conformance/run --list smtp                the cases of one suite
+  conformance/run mqtt telemetry             two suites
+  conformance/run mqtt --case MQTT-3.3       the cases of one clause
+  conformance/run smtp --server exim         against one of a suite's servers
+  conformance/run http --with container      with servers in containers
+  conformance/run mqtt --with mqtt://h:1883 --report report
+                                             against your own broker; report/index.html says what held
+  conformance/run --self-test                whether the suites notice bugs that are planted
+
+Suites run in the order of --list. Failures are printed in full as they come; at the end stand what was skipped
+and why, a table of suites and servers, how each server ran, and `N passed, N failed, N skipped`.
+conformance/README.md says how to read the report, and how to add a case, a server, a suite, or a mutation.
 
 Exit status:
   0  nothing failed; skipped cases are named with their reasons
   1  a case failed
   2  the command line cannot be followed";
 
+/// Headings of --help.
+const CHOICE: &str = "What runs";
+const SERVERS: &str = "Against what";
+const RESULTS: &str = "What comes of it";
+
 /// Runs every test there is, real servers included.
 #[derive(Debug, Parser)]
-#[command(name = "conformance/run", after_help = AFTER_HELP)]
+#[command(name = "conformance/run", bin_name = "conformance/run", after_help = AFTER_HELP)]
 struct Options {
     /// The suites to run; all of them when none is named
     #[arg(value_name = "SUITE")]
     suites: Vec<String>,
-    /// Install what is missing: packages with apt-get (as root), parts of the Rust toolchain with rustup
-    #[arg(long)]
-    install: bool,
-    /// Say what would run and how, in which versions, and what is missing; with suites or --case the cases, too. Runs nothing
-    #[arg(long)]
-    list: bool,
-    /// Plant bugs in copies of the stacks, and see that the suites notice them: the suite self_test, alone
-    #[arg(long, conflicts_with_all = ["suites", "accept"])]
-    self_test: bool,
-    /// Only against this server
-    #[arg(long, value_name = "NAME")]
-    server: Option<String>,
-    /// Where servers run: `native` (the default), `container` (Podman or Docker), or, for `mqtt`, the address of a
-    /// broker that runs already: mqtt://user:password@host:port, mqtts, ws, wss
-    #[arg(long, value_name = "native|container|URL", default_value = "native", hide_default_value = true)]
-    with: String,
-    /// The authority that signed the certificate of --with, in a file
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Where what is left to chance begins; a case that fails names its own
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-    /// Only cases whose names contain PATTERN, or match it as a whole (`*` stands for anything)
-    #[arg(long, value_name = "PATTERN")]
+    /// Only cases whose names contain PATTERN, or match all of it; `*` is anything
+    #[arg(long, value_name = "PATTERN", help_heading = CHOICE)]
     case: Option<String>,
-    /// Write index.html (a page for a browser), junit.xml, results.txt, the servers' logs and pictures to this folder
-    #[arg(long, value_name = "DIR")]
+    /// Only the suite self_test: plant bugs in copies of the stacks, and see them noticed
+    #[arg(long, conflicts_with_all = ["suites", "accept"], help_heading = CHOICE)]
+    self_test: bool,
+    /// Run nothing: say what would run, how, and what is missing
+    #[arg(long, help_heading = CHOICE)]
+    list: bool,
+    /// Install what is missing: apt-get (as root), rustup, pip in a folder of its own
+    #[arg(long, help_heading = CHOICE)]
+    install: bool,
+    /// Where what is left to chance begins; a case that fails names its own
+    #[arg(long, value_name = "NUMBER", help_heading = CHOICE)]
+    seed: Option<u64>,
+    /// Only against this server, of those that --list names
+    #[arg(long, value_name = "NAME", help_heading = SERVERS)]
+    server: Option<String>,
+    /// Servers run `native` (the default), in a `container`, or, for mqtt, at a URL
+    #[arg(
+        long,
+        value_name = "native|container|URL",
+        default_value = "native",
+        hide_default_value = true,
+        help_heading = SERVERS
+    )]
+    with: String,
+    /// The authority that signed the certificate of the broker at a URL
+    #[arg(long, value_name = "FILE", help_heading = SERVERS)]
+    ca: Option<PathBuf>,
+    /// Write index.html (for a browser), junit.xml, results.txt and the servers' logs
+    #[arg(long, value_name = "DIR", help_heading = RESULTS)]
     report: Option<PathBuf>,
-    /// Write what comes out to conformance/expected: a person looks at what changed before it is committed
-    #[arg(long)]
+    /// Write what comes out to conformance/expected, to be looked at and committed
+    #[arg(long, help_heading = RESULTS)]
     accept: bool,
     /// The top folder of the project
     #[arg(long, value_name = "DIR", hide = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
