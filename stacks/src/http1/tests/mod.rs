@@ -1,5 +1,7 @@
 //! Random and damaged input. What single heads and bodies mean is in `lua/test/http_codec_test.lua`.
 
+mod corpus;
+
 use moonwire_runtime::{Buffer, Kind};
 
 use super::{

@@ -2,6 +2,7 @@
 //! oracle.
 
 mod compression;
+mod corpus;
 mod oracle;
 mod random;
 mod refusals;
