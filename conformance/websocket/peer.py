@@ -1,6 +1,6 @@
 """An independent end of WebSocket connections (Python websockets), for client and server of ours.
 
-peer.py server              says everything back; prints "listening on 127.0.0.1:PORT"
+peer.py server [CERT KEY]    says everything back, with them over TLS; prints "listening on 127.0.0.1:PORT"
 peer.py client URL [CA]     drives an echo server of ours; prints "passed NAME" or "failed NAME: why" for each case
 """
 
@@ -20,7 +20,12 @@ from websockets.extensions.permessage_deflate import (
 SIZES = (0, 1, 125, 126, 65535, 65536, 1000000)
 
 
-async def server():
+async def server(certificate=None, key=None):
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+
     async def echo(connection):
         path = connection.request.path
         if path == "/close":
@@ -42,6 +47,7 @@ async def server():
         echo,
         "127.0.0.1",
         0,
+        ssl=context,
         select_subprotocol=lambda _, offered: "echo" if "echo" in offered else None,
         max_size=None,
         ping_interval=0.2,
@@ -137,6 +143,6 @@ async def client(url, ca):
 
 
 if sys.argv[1] == "server":
-    asyncio.run(server())
+    asyncio.run(server(*sys.argv[2:]))
 else:
     asyncio.run(client(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None))

@@ -55,7 +55,8 @@ const PARTS: &[(&str, Part)] = &[
     (OUR_CLIENT, autobahn_client),
     ("Python websockets: our server", |context| peer_client(context, false)),
     ("Python websockets: our server with TLS", |context| peer_client(context, true)),
-    ("Python websockets: our client", peer_server),
+    ("Python websockets: our client", |context| peer_server(context, false)),
+    ("Python websockets: our client with TLS", |context| peer_server(context, true)),
 ];
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
@@ -274,14 +275,17 @@ fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
     Ok(cases)
 }
 
+fn certificates(context: &Context<'_>) -> Result<Certificates, Outcome> {
+    Certificates::make(&context.setting.temporary.join("websocket-certificates")).map_err(failed)
+}
+
 fn peer_client(context: &mut Context<'_>, tls: bool) -> Result<Vec<(String, Outcome)>, Outcome> {
     context.need(&[WEBSOCKETS])?;
     let mut server = ours(context.setting, "server.lua");
     let mut client = peer(context.setting);
     let mut authority = None;
     if tls {
-        let folder = context.setting.temporary.join("websocket-certificates");
-        let certificates = Certificates::make(&folder).map_err(failed)?;
+        let certificates = certificates(context)?;
         server.arg(format!("cert={}", certificates.certificate("server").display()));
         server.arg(format!("key={}", certificates.key("server").display()));
         authority = Some(certificates.certificate("ca"));
@@ -294,14 +298,22 @@ fn peer_client(context: &mut Context<'_>, tls: bool) -> Result<Vec<(String, Outc
     outcomes(&finished)
 }
 
-fn peer_server(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
+fn peer_server(context: &mut Context<'_>, tls: bool) -> Result<Vec<(String, Outcome)>, Outcome> {
     context.need(&[WEBSOCKETS])?;
-    let mut command = peer(context.setting);
-    command.arg("server");
-    let (_server, address) = start(command)?;
-    let mut command = ours(context.setting, "peer_client.lua");
-    command.arg(format!("url=ws://{address}"));
-    let finished = context.run(command, PEER_TIME_MAX).map_err(failed)?;
+    let mut server = peer(context.setting);
+    server.arg("server");
+    let mut client = ours(context.setting, "peer_client.lua");
+    let mut authority = None;
+    if tls {
+        let certificates = certificates(context)?;
+        server.args([certificates.certificate("server"), certificates.key("server")]);
+        authority = Some(format!("ca={}", certificates.certificate("ca").display()));
+    }
+    let (_server, address) = start(server)?;
+    let port = address.rsplit(':').next().unwrap_or_default();
+    client.arg(if tls { format!("url=wss://localhost:{port}") } else { format!("url=ws://{address}") });
+    client.args(authority);
+    let finished = context.run(client, PEER_TIME_MAX).map_err(failed)?;
     outcomes(&finished)
 }
 

@@ -1,0 +1,42 @@
+--- test.certificate: an authority that nobody else trusts, and what it signed for localhost, both valid for a hundred years.
+--- The key is known to everybody: for tests, and nothing else.
+
+local certificate = {}
+
+certificate.ca = [[
+-----BEGIN CERTIFICATE-----
+MIIBmDCCAT+gAwIBAgIUbv1P3PyC/eyJ9YwfUh5KrOmZVgcwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOVGVzdCBhdXRob3JpdHkwIBcNMjYxMTIzMDI1MzIxWhgPMjEy
+NjEwMzAwMjUzMjFaMBkxFzAVBgNVBAMMDlRlc3QgYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEQZNO/q1uZRYi72QwZNapZzkb2NaveNb1512dnEyn
+eXjPtRM06+LXVe9tYD3XOq0fKbbc2VurDEldmeZspGvkz6NjMGEwHQYDVR0OBBYE
+FGYou5AnpWtUIYmGLw26d/tdIBN/MB8GA1UdIwQYMBaAFGYou5AnpWtUIYmGLw26
+d/tdIBN/MA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgIEMAoGCCqGSM49
+BAMCA0cAMEQCICeRWHnO3qSydNWzIL1dC5dPt/ayJvvg/TWITQVq7UvmAiA2v4Zg
+U6GSs99phuGjMHimnCEXb0pGLcURKK7dQ8Mmmw==
+-----END CERTIFICATE-----
+]]
+
+certificate.localhost = [[
+-----BEGIN CERTIFICATE-----
+MIIBqTCCAU+gAwIBAgIUNZsIpVPU/kkQPUeIBG6htvn/yKowCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOVGVzdCBhdXRob3JpdHkwIBcNMjYxMTIzMDI1MzIyWhgPMjEy
+NjEwMzAwMjUzMjJaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEG
+CCqGSM49AwEHA0IABLoqtxZ66Gp0pBCkwFqN/oE/GFwjyUTnw8O0tDtpvcm2uwBj
+tVBvquvl18cDzFPIiHx4yI1s/ZNxRWjsK9GhB6yjeDB2MBQGA1UdEQQNMAuCCWxv
+Y2FsaG9zdDATBgNVHSUEDDAKBggrBgEFBQcDATAJBgNVHRMEAjAAMB0GA1UdDgQW
+BBTTqfNF1shYiqSagq2CrTG8ao6KDTAfBgNVHSMEGDAWgBRmKLuQJ6VrVCGJhi8N
+unf7XSATfzAKBggqhkjOPQQDAgNIADBFAiEAr/i4S7T+AORN+1muczS7wI+l2yya
+DtX8wZsuBQ9OXrQCIAFogWSzV48rZf/vtm9oqY7dYw+bnT2RdbmLu4xmNl0B
+-----END CERTIFICATE-----
+]]
+
+certificate.key = [[
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLRzuuLS30YgvOQU2
+CBOW5g+XlLESZAvwtkQMDTtlQUmhRANCAAS6KrcWeuhqdKQQpMBajf6BPxhcI8lE
+58PDtLQ7ab3JtrsAY7VQb6rr5dfHA8xTyIh8eMiNbP2TcUVo7CvRoQes
+-----END PRIVATE KEY-----
+]]
+
+return certificate
