@@ -22,7 +22,9 @@ from playwright.sync_api import sync_playwright
 
 # Milliseconds that something may take on a machine that is busy.
 PATIENCE = 15000
-# What the machine's notes and Debian's package ask for; the sandbox is on for everybody but root.
+# A name that somebody has made to lead to the device.
+STRANGER = "stranger.example"
+# Nothing that asks other hosts for anything; the sandbox is on for everybody but root.
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -30,6 +32,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
 ]
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 3, "is_mobile": True, "has_touch": True}
@@ -524,24 +527,71 @@ def accessible(world):
 
 @case("a token keeps others out; the page asks for it, or has it from its link")
 def token(world):
-    with world.device(DASHBOARD_TOKEN="let me/in") as device:
+    with world.device(DASHBOARD_TOKEN="let-me/in") as device:
         world.allowed += ["401", "403", "WebSocket connection to"]
         page = world.page(device, wait=False)
         page.wait_for_selector("#login[open]")
         axe(page, "the question for a token")
         world.keep(page, "desktop-token")
-        page.fill("#token", "wrong")
-        page.keyboard.press("Enter")
-        shows(page, "#login-text", "not the right one")
-        page.fill("#token", "let me/in")
-        page.keyboard.press("Enter")
+
+        def offer(token):
+            page.fill("#token", token)
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
+
+        for wrong in ("wrong", "falsch, für immer"):
+            offer(wrong)
+            shows(page, "#login-text", "not the right one")
+        offer("let-me/in")
         world.wait_open(page)
         page.reload()
         world.wait_open(page)
-        linked = world.page(device, path="#token=let%20me%2Fin")
+        linked = world.page(device, path="#token=let-me%2Fin")
         equal(linked.evaluate("location.hash"), "", "what is left of the token in sight")
         linked.click("#relay")
         is_switched(page, True)
+
+
+@case("a page under a stranger's name, which was made to lead here, is refused")
+def rebinding(world):
+    with world.device() as device:
+        world.allowed += ["403", "WebSocket connection to"]
+        device.url = device.url.replace("127.0.0.1", STRANGER)
+        page = world.page(device, wait=False)
+        page.wait_for_selector("#login[open]")
+        equal(page.get_attribute("#relay", "aria-disabled"), "true", "the switch is disabled")
+        device.url = device.url.replace(STRANGER, "localhost")
+        world.page(device)
+
+
+@case("its options are told, wrong ones are refused, and variables do the same")
+def options(world):
+    def run(*arguments, **environment):
+        command = [world.options.moonwire, "examples/dashboard/main.lua", *arguments]
+        return subprocess.run(command, cwd=world.options.root, env={**os.environ, **environment},
+                              capture_output=True, text=True, timeout=PATIENCE / 1000)
+
+    told = run("--help")
+    equal(told.returncode, 0, "the status of --help")
+    for name in ("listen", "state", "relay", "proc", "sys", "check"):
+        check(f"--{name} " in told.stdout, f"--help does not tell of --{name}")
+    for arguments, what in ((["--loud"], "unknown argument --loud"), (["--listen"], "--listen wants a value"), (["x"], "unknown argument x")):
+        refused = run(*arguments)
+        equal(refused.returncode, 2, f"the status of {arguments}")
+        check(what in refused.stderr, refused.stderr)
+    with tempfile.TemporaryDirectory(dir=world.options.temporary) as folder:
+        folder = pathlib.Path(folder)
+        refused = run(DASHBOARD_STATE=str(folder / "nowhere/state.db"))
+        equal(refused.returncode, 1, "the status without a place for its state")
+        check("nowhere/state.db" in refused.stderr, refused.stderr)
+        checked = run("--check", DASHBOARD_RELAY=str(folder / "relay"), DASHBOARD_TOKEN="a/b+c==")
+        equal(checked.returncode, 0, f"the status of --check, which said {checked.stderr}")
+        equal((folder / "relay").read_text(), "0\n", "the pin that a variable names")
+        equal(run("--check", DASHBOARD_TOKEN="a b").returncode, 1, "the status of a token that is none")
+    with world.device() as device:
+        taken = run("--listen", device.listen, f"--state={device.folder / 'other.db'}")
+        equal(taken.returncode, 1, "the status when the address is taken")
+        check("cannot listen at " + device.listen in taken.stderr, taken.stderr)
 
 
 @case("through Mosquitto: others are seen, the switch is published, and commands switch it")

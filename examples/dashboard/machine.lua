@@ -129,9 +129,11 @@ end
 ---@param every number Seconds to the next one.
 ---@return dashboard.Reading
 function Machine:read(every)
+  -- The wall's clock knows whole seconds only; it is followed when somebody sets it.
+  local now, wall = cosocket.now(), os.time()
+  if math.abs(wall - self.epoch - now) > 2 then self.epoch = wall - now end
   return {
-    -- The wall's clock knows whole seconds only.
-    at = self.epoch + cosocket.now(),
+    at = self.epoch + now,
     every = every,
     busy = self:busy(),
     load = self:load(),

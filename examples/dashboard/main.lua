@@ -6,7 +6,8 @@
 -- else; it speaks JSON-RPC with this script over one WebSocket: it calls what stands in METHODS below, follows the
 -- streams there, and is told notices. `--help` lists the options.
 --
--- DASHBOARD_TOKEN  who opens the page must have it: http://ADDRESS/#token=TOKEN, or the page asks for it.
+-- DASHBOARD_TOKEN  who opens the page must have it: http://ADDRESS/#token=TOKEN, or the page asks for it. Without one it
+--                  must be opened by an IP address, as localhost, or by this machine's own name.
 -- MQTT_URL         a broker: readings are published, other devices are shown, commands come in; see fleet.lua.
 -- MQTT_CA          a file with the authority that signed the broker's certificate, for mqtts://
 
@@ -31,7 +32,6 @@ local HEADERS = {
     .. "require-trusted-types-for 'script'",
   ["X-Content-Type-Options"] = "nosniff",
   ["Referrer-Policy"] = "no-referrer",
-  ["Cross-Origin-Opener-Policy"] = "same-origin",
 }
 
 local function quit(...)
@@ -157,14 +157,24 @@ local METHODS = {
 
 -- Serving ---------------------------------------------------------------------
 
+--- Whether a page was opened under a name that is ours. Without a token to ask for, others are refused: anybody's name
+--- can be made to lead here, and then his page would pass for ours (DNS rebinding).
+local function is_ours(request)
+  local host = (request.headers:get("host") or ""):gsub(":%d+$", ""):lower()
+  local name = device.name:lower()
+  return host == "localhost" or host == name or host == name .. ".local" or host:find("^[%d.]+$") or host:find("^%[")
+end
+
 local function serve()
   server = http.server.new({ body_max = 0 })
   server:static("/", arg[0]:match("^(.*)/[^/]*$") .. "/page", { headers = HEADERS })
   local token = os.getenv("DASHBOARD_TOKEN")
+  if token and not token:find("^[%w%-._~+/]+=*$") then quit("DASHBOARD_TOKEN: letters, digits and -._~+/ are wanted") end
   service = assert(wsrpc.serve(server, METHODS, {
     title = "dashboard",
     compression = true,
     token = token,
+    authorize = not token and function(request) return is_ours(request), 403 end or nil,
     on_connect = function(peer) note("page", "Page opened at " .. host_of(peer)) end,
     on_disconnect = function(peer) note("page", "Page closed at " .. host_of(peer)) end,
   }))

@@ -109,7 +109,12 @@ function showCharts() {
 }
 
 function takeReadings(list) {
-  const latest = readings.at(-1)?.at ?? 0;
+  let latest = readings.at(-1)?.at ?? 0;
+  // Somebody has set the device's clock back.
+  if (list.at(-1).at < latest) {
+    readings.length = 0;
+    latest = 0;
+  }
   // After a reconnection the first list has what is known already.
   readings.push(...list.filter(({ at }) => at > latest));
   readings.splice(0, readings.length - READINGS_MAX);
@@ -278,7 +283,8 @@ function count(delay) {
 /** Browsers do not tell pages why a WebSocket was refused, but a plain request is answered. */
 async function askForToken() {
   const token = sessionStorage.getItem("token");
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  // What no token can be is not sent, and refused as well.
+  const headers = /^[!-~]+$/.test(token) ? { Authorization: `Bearer ${token}` } : {};
   const { status } = await fetch("/rpc", { headers }).catch(() => ({ status: 0 }));
   if ((status !== 401 && status !== 403) || $("login").open) return;
   if (token) $("login-text").textContent = "That was not the right one.";
