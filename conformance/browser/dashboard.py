@@ -340,6 +340,7 @@ def switch(world):
 def broken(world):
     with world.device() as device:
         page = world.page(device)
+        device.relay.unlink()
         device.relay.mkdir()
         page.click("#relay")
         shows(page, "#toasts", "the relay does not answer")
@@ -368,7 +369,9 @@ def interval(world):
 @case("the device is killed and started again, and pages recover by themselves")
 def restart(world):
     with world.device() as device:
-        one, two = world.page(device), world.page(device, **PHONE)
+        context = world.context(**DESKTOP)
+        context.clock.install()
+        one, two = world.page(device, context), world.page(device, **PHONE)
         one.click("#relay")
         is_switched(two, True)
         moves(one)
@@ -386,11 +389,18 @@ def restart(world):
         axe(one, "a page without a device")
         world.keep(one, "desktop-offline")
         world.keep(two, "phone-offline")
+        one.clock.pause_at(one.evaluate("Date.now() + 1"))
+        one.wait_for_selector('body[data-connection="waiting"]')
+        device.relay.unlink()
         device.start()
-        # One is told to, the other waits for its time.
+        equal(device.relay.read_text(), "1\n", "the pin after the restart")
+        # One waits for its time, and for the other time stands still: it has to be told to.
+        world.wait_open(two)
+        check(one.is_visible("#offline"), "it does not wait for its next attempt")
         one.click("#retry")
+        world.wait_open(one)
+        one.clock.resume()
         for page in (one, two):
-            world.wait_open(page)
             check(page.is_hidden("#offline"), "still offline")
             is_switched(page, True)
             moves(page)
@@ -586,6 +596,9 @@ def options(world):
         refused = run(DASHBOARD_STATE=str(folder / "nowhere/state.db"))
         equal(refused.returncode, 1, "the status without a place for its state")
         check("nowhere/state.db" in refused.stderr, refused.stderr)
+        refused = run("--check", "--relay=/dev/full")
+        equal(refused.returncode, 1, "the status with a relay that refuses")
+        check("No space left" in refused.stderr, refused.stderr)
         checked = run("--check", DASHBOARD_RELAY=str(folder / "relay"), DASHBOARD_TOKEN="a/b+c==")
         equal(checked.returncode, 0, f"the status of --check, which said {checked.stderr}")
         equal((folder / "relay").read_text(), "0\n", "the pin that a variable names")

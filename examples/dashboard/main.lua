@@ -6,6 +6,10 @@
 -- else; it speaks JSON-RPC with this script over one WebSocket: it calls what stands in METHODS below, follows the
 -- streams there, and is told notices. `--help` lists the options.
 --
+-- machine.lua   reads /proc and /sys           settings.lua  remembers, in SQLite
+-- feed.lua      values that many pages follow  fleet.lua     MQTT
+-- options.lua   the command line               check.lua     --check: a page in Lua, for tests
+--
 -- DASHBOARD_TOKEN  who opens the page must have it: http://ADDRESS/#token=TOKEN, or the page asks for it. Without one it
 --                  must be opened by an IP address, as localhost, or by this machine's own name.
 -- MQTT_URL         a broker: readings are published, other devices are shown, commands come in; see fleet.lua.
@@ -73,19 +77,31 @@ end
 
 -- What the device does --------------------------------------------------------
 
---- Puts the relay into a position: on its pin, if there is one, and into the file that remembers it.
+--- Sets the pin, if there is one.
+---@return true? ok
+---@return cosocket.Error? err
+local function set_pin(on)
+  if not options.relay then return true end
+  local pin, why = io.open(options.relay, "w")
+  local done = pin
+  if pin then
+    -- A driver that refuses says so when it is written to.
+    pin:setvbuf("no")
+    done, why = pin:write(on and "1\n" or "0\n")
+    pin:close()
+  end
+  if done then return true end
+  return nil, cosocket.error("io", "relay", why or options.relay)
+end
+
+--- Puts the relay into a position, and remembers it.
 ---@param who string
 ---@return true? ok
 ---@return cosocket.Error? err
 local function switch(on, who)
-  if options.relay then
-    local pin, why = io.open(options.relay, "w")
-    if not pin then return nil, cosocket.error("io", "switch", why or options.relay) end
-    pin:write(on and "1\n" or "0\n")
-    pin:close()
-  end
+  local ok, why = set_pin(on)
   local since = os.time()
-  local ok, why = store:set({ relay = on and 1 or 0, relay_since = since })
+  if ok then ok, why = store:set({ relay = on and 1 or 0, relay_since = since }) end
   if not ok then return nil, why end
   if relay.on ~= on then
     relay.on, relay.since = on, since
@@ -211,6 +227,9 @@ local function connect()
   link:publish_relay(relay.on)
 end
 
+-- Where the power was away, the pin has forgotten.
+local ok, wrong = set_pin(relay.on)
+if not ok then quit(tostring(wrong)) end
 serve()
 connect()
 note("start", "Started")
