@@ -3,6 +3,7 @@
 
 local codec = require("http.codec")
 local cosocket = require("cosocket")
+local trace = require("net.trace")
 
 local now = cosocket.now
 local decode_answer = codec.decode_answer
@@ -52,6 +53,7 @@ local connection = {}
 ---@param origin http.PoolOrigin
 ---@return http.Connection
 function connection.new(stream, origin)
+  trace.attach(stream, "http", "client")
   return setmetatable({
     stream = stream,
     input = cosocket.buffer(),

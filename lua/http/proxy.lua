@@ -5,6 +5,7 @@ local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local hex = require("hex")
+local trace = require("net.trace")
 local url = require("url")
 
 --- Bytes of a proxy's answer to CONNECT.
@@ -379,6 +380,7 @@ function proxy.connect(through, host, port, tunnel, options)
       return nil, cosocket.error(err.kind, "http.proxy", "no way to the proxy: " .. err.message, { code = err.code, cause = err })
     end
     if not tunnel then return stream end
+    trace.attach(stream, through.scheme == "socks5" and "socks5" or "http", "client")
     if through.scheme == "socks5" then
       ok, err = connect_socks(stream, through, host, port)
     else

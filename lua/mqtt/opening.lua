@@ -7,6 +7,7 @@ local drive = require("net.drive")
 local log = require("log").new("mqtt")
 local reason = require("mqtt.reason")
 local tickets = require("mqtt.ticket")
+local trace = require("net.trace")
 
 local now = cosocket.now
 
@@ -119,6 +120,7 @@ local function ask(client, address, deadline, clean)
   end
   stream, err = addresses.open(address, client.options.tls, math.max(0, deadline - now()))
   if not stream then return nil, err end
+  trace.attach(stream, "mqtt", "client")
   local input = cosocket.buffer()
   client.opening = stream
   local owned <close> = setmetatable({}, {

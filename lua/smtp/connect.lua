@@ -5,6 +5,7 @@ local cosocket = require("cosocket")
 local dkim = require("smtp.dkim")
 local sasl = require("smtp.sasl")
 local session = require("smtp.session")
+local trace = require("net.trace")
 local url = require("url")
 
 local now = cosocket.now
@@ -270,6 +271,7 @@ local function establish(aim)
     end
   end
   ---@cast stream cosocket.Stream
+  trace.attach(stream, "smtp", "client")
   local state = session.new({
     name = options.name or literal(stream),
     pipelining = options.pipelining,

@@ -8,6 +8,7 @@
 
 local base64 = require("base64")
 local cosocket = require("cosocket")
+local trace = require("net.trace")
 
 --- Bytes of a command line.
 local LINE_MAX = 4096
@@ -215,6 +216,7 @@ end
 ---@param stream cosocket.Stream
 ---@param tls? boolean It is TLS already.
 function Server:serve(stream, tls)
+  trace.attach(stream, "smtp", "server")
   local peer = setmetatable({ server = self, stream = stream, tls = tls or false, chunks = cosocket.buffer() }, Peer)
   forget(peer)
   self.connections = self.connections + 1

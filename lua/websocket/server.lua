@@ -10,6 +10,7 @@ local http_codec = require("http.codec")
 local log = require("log").new("websocket.server")
 local message = require("http.message")
 local session = require("websocket.session")
+local trace = require("net.trace")
 
 --- Seconds a client may take for its TLS and HTTP handshakes.
 local HANDSHAKE_TIMEOUT = 10
@@ -174,6 +175,7 @@ end
 ---@return websocket.Connection? connection
 ---@return websocket.Request? request
 local function greet(self, stream)
+  trace.attach(stream, "http", "server")
   local input, output, checked = cosocket.buffer(), cosocket.buffer(), self.checked
   local method, target, minor, headers = message.next_request(stream, input, output, { head_max = HEAD_MAX })
   if not method then

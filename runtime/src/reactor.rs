@@ -3,7 +3,7 @@
 //! [`Core`] is everything the loop owns but the Lua state: the scheduler, the sockets and the
 //! timers. Nothing here calls Lua.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream, unix::SourceFd};
 use slotmap::{Key, KeyData, SlotMap};
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     resolve::Resolver,
     scheduler::{Op, Outcome, Scheduler, TaskId, TimerOwner, Wait},
-    socket::{Plain, Pool, Socket, SocketId, Stream, StreamOptions, tls},
+    socket::{Plain, Pool, Socket, SocketId, Stream, StreamOptions, Tap, Tape, tls},
 };
 
 /// Events taken from the kernel at once.
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     lingering: usize,
     /// Signals have arrived.
     pub(crate) signalled: bool,
+    /// What is heard on streams.
+    pub(crate) tape: Rc<Tape>,
 }
 
 impl Core {
@@ -68,6 +70,7 @@ impl Core {
             waker,
             lingering: 0,
             signalled: false,
+            tape: Rc::default(),
         })
     }
 
@@ -93,7 +96,24 @@ impl Core {
     pub(crate) fn add_stream(&mut self, plain: Plain, options: StreamOptions) -> io::Result<SocketId> {
         let owner = self.scheduler.current;
         let id = self.sockets.insert(Socket::Stream(Stream::new(plain.into(), options, owner)));
-        self.register(id)
+        let id = self.register(id)?;
+        if self.tape.everything.get() {
+            self.tap(id);
+        }
+        Ok(id)
+    }
+
+    /// Has a stream heard; one that is heard already goes on being so.
+    pub(crate) fn tap(&mut self, id: SocketId) -> Option<&Tap> {
+        let tape = self.tape.clone();
+        let transport = self.stream(id)?.transport_mut();
+        if transport.tap.is_none() {
+            let local = transport.plain.local_address().unwrap_or_default();
+            let peer = transport.plain.peer_address().unwrap_or_default();
+            transport.tap = Some(Box::new(Tap::new(&tape, local, peer)));
+            transport.tell_secured();
+        }
+        transport.tap.as_deref()
     }
 
     /// Adds any socket and has its events reported.
@@ -445,6 +465,9 @@ impl Core {
         match listed {
             Socket::Attempt(plain, _) => {
                 *slot = Socket::Stream(Stream::new(plain.into(), options, owner));
+                if self.tape.everything.get() {
+                    self.tap(id);
+                }
                 true
             }
             other => {

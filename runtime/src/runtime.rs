@@ -149,8 +149,9 @@ impl Control {
     }
 
     /// Ends the process; small writes that wait to be sent are sent first.
-    pub(crate) fn exit(&self, status: i32) {
+    pub(crate) fn exit(&self, lua: &Lua, status: i32) {
         self.shared.core.borrow_mut().flush_all();
+        crate::lua::play_tape(lua, &self.shared);
         std::process::exit(status);
     }
 }
@@ -368,6 +369,7 @@ impl Runtime {
         };
         let result = self.turn_until_done(&mut run);
         self.clean_up();
+        self.play_tape();
         // A stop that comes between two runs is for the next one; this one's is used up.
         self.handle.orders.stop.store(false, Ordering::Release);
         result?;
@@ -388,6 +390,7 @@ impl Runtime {
     fn turn_until_done(&self, run: &mut Run) -> Result<(), RunError> {
         loop {
             self.bury();
+            self.play_tape();
             self.run_ready(run)?;
             self.take_orders(run)?;
             let mut core = self.shared.core.borrow_mut();
@@ -415,6 +418,7 @@ impl Runtime {
             core.flush_all();
             core.scheduler.current = None;
             drop(core);
+            self.play_tape();
             if let Turn::Ended(state, values) = turn {
                 self.task_ended(run, id, state, values)?;
             }
@@ -486,6 +490,13 @@ impl Runtime {
         ffi::release_thread(&self.lua, thread);
     }
 
+    /// Tells whoever listens what was heard on streams.
+    fn play_tape(&self) {
+        if self.shared.tape.is_waiting() {
+            crate::lua::play_tape(&self.lua, &self.shared);
+        }
+    }
+
     /// Does what finalisers have left to do.
     fn bury(&self) {
         if self.shared.graveyard.borrow().is_empty() {
@@ -509,7 +520,7 @@ impl Runtime {
                     let core = self.shared.core.borrow();
                     core.describe_tasks().iter().for_each(|line| eprintln!("{line}"));
                 } else if run.stopping {
-                    self.control.exit(128 + signal);
+                    self.control.exit(&self.lua, 128 + signal);
                 } else {
                     self.control.request_stop(if signal == libc::SIGINT { 128 + signal } else { 0 });
                 }

@@ -1,8 +1,15 @@
 //! What the loop, the raw functions and the Lua state have in common.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
-use crate::{reactor::Core, scheduler::TaskId, socket::SocketId};
+use crate::{
+    reactor::Core,
+    scheduler::TaskId,
+    socket::{SocketId, Tape},
+};
 
 /// What a finaliser leaves for the loop to do.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +36,14 @@ pub(crate) struct Shared {
     pub(crate) running: Cell<*mut mlua::ffi::lua_State>,
     /// Counts the turns of tasks.
     pub(crate) turn: Cell<u32>,
+    /// What was heard on streams; the core writes it.
+    pub(crate) tape: Rc<Tape>,
 }
 
 impl Shared {
     pub(crate) fn new(core: Core) -> Self {
         Self {
+            tape: core.tape.clone(),
             core: RefCell::new(core),
             graveyard: RefCell::default(),
             message: RefCell::default(),

@@ -10,10 +10,14 @@ use std::{
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    let (trace, arguments) = match cli::trace::Settings::take(&arguments) {
+        Ok(taken) => taken,
+        Err(message) => return cli::refuse(&message),
+    };
     // A device starts scripts all day long: that road passes by the option parser.
-    match script_and_arguments(&arguments) {
-        Some((script, rest)) => cli::run::run(script, rest),
-        None => cli::main(),
+    match script_and_arguments(arguments) {
+        Some((script, rest)) => cli::run::run(script, rest, &trace),
+        None => cli::main(arguments, &trace),
     }
 }
 

@@ -6,6 +6,7 @@ local cosocket = require("cosocket")
 local log = require("log").new("http.server")
 local requests = require("http.server.request")
 local responses = require("http.server.response")
+local trace = require("net.trace")
 
 local now, deadline = cosocket.now, cosocket.deadline
 local decode_request, encode_response = codec.decode_request, codec.encode_response
@@ -150,7 +151,7 @@ end
 --- An error with where it happened, for the log.
 ---@param err any
 ---@return any
-local function trace(err)
+local function traced(err)
   if cosocket.is_error(err, "cancelled") then return err end
   return debug.traceback(tostring(err), 2)
 end
@@ -263,7 +264,7 @@ function Connection:answer(method, target, minor, headers, length, flags)
     -- Larger than we take, and it says so itself: nobody needs to read it.
     response:error(413)
   else
-    local ok, err = xpcall(dispatch, trace, server, request, response)
+    local ok, err = xpcall(dispatch, traced, server, request, response)
     if not ok or not response.finished then conclude(self, request, response, ok, err) end
     if response.broken then self.keep_alive = false end
     if self.upgraded and not ok then self.stream:close() end
@@ -336,6 +337,7 @@ local connection = {}
 ---@param stream cosocket.Stream
 ---@return http.ServerConnection
 function connection.new(server, stream)
+  trace.attach(stream, "http", "server")
   return setmetatable({
     server = server,
     stream = stream,

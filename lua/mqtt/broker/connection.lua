@@ -8,6 +8,7 @@ local reason = require("mqtt.reason")
 local server_session = require("mqtt.server_session")
 local session_message = require("mqtt.broker.session").message
 local subscriptions = require("mqtt.broker.subscriptions")
+local trace = require("net.trace")
 local wire = require("mqtt.broker.wire")
 
 local now = cosocket.now
@@ -401,6 +402,7 @@ local connection = {}
 ---@param stream cosocket.Stream
 ---@return mqtt.broker.Connection
 function connection.new(broker, stream)
+  trace.attach(stream, "mqtt", "server")
   local server = server_session.new(broker.options, now())
   return setmetatable({
     broker = broker,

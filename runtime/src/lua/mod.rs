@@ -3,9 +3,12 @@
 mod connect;
 mod listen;
 mod socket;
+mod tap;
 mod task;
 mod tls;
 mod udp;
+
+pub(crate) use tap::play_tape;
 
 use std::rc::Rc;
 
@@ -68,6 +71,7 @@ pub(crate) fn install(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>) -> 
     socket::add_primitives(lua, shared, &native)?;
     task::add_control(lua, shared, control, &native)?;
     blocking::install(lua, shared, &native)?;
+    tap::install(lua, shared)?;
 
     lua.register_module("cosocket", &cosocket)?;
     let ours = lua.create_table()?;

@@ -134,8 +134,8 @@ pub(super) fn add_control(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>,
     let of_embedded = control.clone();
     native.raw_set("embedded", lua.create_function(move |_, name: String| Ok(of_embedded.source(&name)))?)?;
     let of_exit = control.clone();
-    define(lua, shared, native, "exit", move |_, _, status: i32| {
-        of_exit.exit(status);
+    define(lua, shared, native, "exit", move |lua, _, status: i32| {
+        of_exit.exit(lua, status);
         Ok(())
     })?;
     native.raw_set("kind", lua.create_function(|lua, value: Value| Ok(ffi::kind_of(lua, &value)))?)

@@ -4,6 +4,7 @@ mod address;
 mod input;
 mod listener;
 mod stream;
+mod tap;
 mod transport;
 mod udp;
 
@@ -13,6 +14,7 @@ pub(crate) use address::{Target, check_host, parse_address, parse_literal};
 pub(crate) use input::Pool;
 pub(crate) use listener::Listener;
 pub(crate) use stream::{Goal, Read, Stream, StreamOptions};
+pub(crate) use tap::{Heard, Tap, Tape};
 pub(crate) use transport::{Plain, Transport, TransportError};
 pub(crate) use udp::Udp;
 

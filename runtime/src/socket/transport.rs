@@ -11,7 +11,7 @@ use mio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{Readiness, tls::Tls};
+use super::{Readiness, Tap, tls::Tls};
 use crate::{
     error::{Error, Kind},
     scheduler::Op,
@@ -171,36 +171,71 @@ pub(crate) fn unix_path(address: &std::os::unix::net::SocketAddr) -> String {
 pub(crate) struct Transport {
     pub(crate) plain: Plain,
     pub(crate) tls: Option<Box<Tls>>,
+    /// Who hears what passes here, under TLS before and after it is encrypted.
+    pub(crate) tap: Option<Box<Tap>>,
 }
 
 impl From<Plain> for Transport {
     fn from(plain: Plain) -> Self {
-        Self { plain, tls: None }
+        Self { plain, tls: None, tap: None }
     }
 }
 
 impl Transport {
     /// Reads what is there; 0 is the end.
     pub(crate) fn read(&mut self, ready: &mut Readiness, into: &mut [u8]) -> Result<usize, TransportError> {
-        match &mut self.tls {
+        let result = match &mut self.tls {
             None => self.plain.read(ready, into),
             Some(tls) => tls.read(&mut self.plain, ready, into),
+        };
+        if self.tap.is_some() {
+            self.tell_secured();
+            self.tap.as_mut().into_iter().for_each(|tap| tap.read(&result, into));
         }
+        result
     }
 
     /// Takes as many bytes as may be on their way; under TLS they may still have to be flushed.
     pub(crate) fn write(&mut self, ready: &mut Readiness, parts: &[IoSlice<'_>]) -> Result<usize, TransportError> {
-        match &mut self.tls {
+        let result = match &mut self.tls {
             None => self.plain.write(ready, parts),
             Some(tls) => tls.write(&mut self.plain, ready, parts),
+        };
+        if let Some(tap) = &mut self.tap {
+            match &result {
+                Ok(n) => {
+                    let mut left = *n;
+                    for part in parts {
+                        let heard = left.min(part.len());
+                        tap.sent(&part[..heard]);
+                        left -= heard;
+                    }
+                }
+                Err(error) => tap.failed(error),
+            }
         }
+        result
     }
 
     /// Moves a TLS handshake on; `Ok` when it is done, or when there is none.
     pub(crate) fn handshake(&mut self, ready: &mut Readiness) -> Result<(), TransportError> {
-        match &mut self.tls {
+        let result = match &mut self.tls {
             None => Ok(()),
             Some(tls) => tls.handshake(&mut self.plain, ready),
+        };
+        if self.tap.is_some() {
+            self.tell_secured();
+            if let (Some(tap), Err(error)) = (&mut self.tap, &result) {
+                tap.failed(error);
+            }
+        }
+        result
+    }
+
+    /// Tells the tap of TLS that is established.
+    pub(crate) fn tell_secured(&mut self) {
+        if let (Some(tap), Some(tls)) = (&mut self.tap, &self.tls) {
+            tap.secured(|| tls.established().map(|(version, cipher)| format!("TLS {version}, {cipher}")));
         }
     }
 

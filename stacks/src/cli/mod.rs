@@ -5,8 +5,13 @@ mod files;
 mod output;
 pub mod run;
 pub mod test;
+pub mod trace;
 
-use std::{ffi::OsStr, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    iter,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -23,9 +28,19 @@ const AFTER_HELP: &str = "\
 Everything after SCRIPT belongs to the script: its arguments are in `arg` and in `...`.
 A script called like a sub-command is run as `./check`.
 
+Trace options, before SCRIPT:
+  --trace LIST       print on standard error what passes on connections, decoded: `all`, or names between
+                     commas: mqtt, http, websocket, wsrpc, smtp, socks5, or tcp for a dump of the bytes.
+                     Passwords, tokens and cookies are masked
+  --trace-file FILE  write it to FILE instead: a capture for Wireshark and tshark when the name ends in
+                     .pcapng or .pcap, else the text
+  --trace-bytes N    bytes of a payload, a body or a dump that are shown [default: 256]
+  --trace-time KIND  what lines begin with: clock (UTC), elapsed, or none, so that two runs can be compared
+
 Examples:
   moonwire examples/telemetry.lua --count 3
   echo 'print(require(\"cosocket\").now())' | moonwire -
+  moonwire --trace mqtt examples/telemetry.lua --count 3
   moonwire check lua examples
   moonwire test lua/test --filter \"split at any byte\"
 
@@ -36,6 +51,9 @@ Environment:
                 folder and before the stacks that are built in
   MOONWIRE_HOG  seconds of processor time after which a task that does not wait is reported with its
                 line; 0 for never; 1 if unset
+  MOONWIRE_TRACE, MOONWIRE_TRACE_FILE, MOONWIRE_TRACE_BYTES, MOONWIRE_TRACE_TIME
+                the trace options; `moonwire test` keeps the last 200 lines of a test and prints them when
+                it fails
   NO_COLOR      when set, nothing is coloured
 
 Exit status:
@@ -69,9 +87,16 @@ pub fn is_sub_command(first: &OsStr) -> bool {
 }
 
 /// Runs what the command line asks for, when it is not just a script.
-pub fn main() -> ExitCode {
-    match Command::parse().command {
+pub fn main(arguments: &[OsString], trace: &trace::Settings) -> ExitCode {
+    let line = iter::once(OsStr::new("moonwire")).chain(arguments.iter().map(OsString::as_os_str));
+    match Command::parse_from(line).command {
         SubCommand::Check(options) => check::check(&options),
-        SubCommand::Test(options) => test::test(&options),
+        SubCommand::Test(options) => test::test(&options, trace),
     }
+}
+
+/// Says what is wrong with the command line.
+pub fn refuse(message: &str) -> ExitCode {
+    output::complain(format_args!("moonwire: {message}"));
+    ExitCode::from(USAGE)
 }

@@ -12,10 +12,10 @@ use std::{
 
 use moonwire_runtime::{RunError, Runtime, mlua};
 
-use super::{FAILED, USAGE, files::folder_of, output::complain};
+use super::{FAILED, USAGE, files::folder_of, output::complain, refuse, trace::Settings};
 
 /// Runs a script until all its tasks have ended.
-pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
+pub fn run(script: &OsStr, arguments: &[OsString], trace: &Settings) -> ExitCode {
     let source = match read(script) {
         Ok(source) => source,
         Err(error) => {
@@ -24,8 +24,13 @@ pub fn run(script: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let name = if script == "-" { "=stdin".to_owned() } else { format!("@{}", script.display()) };
-    let outcome =
-        build(script, arguments).map_err(RunError::from).and_then(|runtime| runtime.run_source(&name, source));
+    let outcome = match build(script, arguments) {
+        Ok(runtime) => match trace.start(runtime.lua()) {
+            Ok(()) => runtime.run_source(&name, source),
+            Err(message) => return refuse(&message),
+        },
+        Err(error) => Err(RunError::from(error)),
+    };
     match outcome {
         // The system keeps eight bits of a status.
         Ok(status) => ExitCode::from((status & 0xff) as u8),

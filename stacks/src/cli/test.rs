@@ -22,7 +22,7 @@ use std::{
 use event::Event;
 use report::{Case, Outcome, Report};
 
-use super::{FAILED, USAGE, files::lua_files, output::complain, run::describe};
+use super::{FAILED, USAGE, files::lua_files, output::complain, run::describe, trace::Settings};
 
 /// Run Lua tests: every function in the table that a file returns is one.
 #[derive(Debug, clap::Args)]
@@ -69,9 +69,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the tests.
-pub fn test(options: &Options) -> ExitCode {
+pub fn test(options: &Options, trace: &Settings) -> ExitCode {
     if let Some(first) = options.worker {
-        return worker::work(options, first);
+        return worker::work(options, first, trace);
     }
     let files = match test_files(&options.paths) {
         Ok(files) => files,
@@ -83,7 +83,7 @@ pub fn test(options: &Options) -> ExitCode {
     let seed = options.seed.unwrap_or_else(new_seed);
     let mut report = Report::new(io::stdout(), io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none());
     for file in &files {
-        if let Err(error) = run_file(options, seed, file, &mut report) {
+        if let Err(error) = run_file(options, trace, seed, file, &mut report) {
             complain(format_args!("moonwire test: cannot run {}: {}", file.display(), describe(&error)));
             return ExitCode::from(USAGE);
         }
@@ -126,11 +126,11 @@ fn new_seed() -> u32 {
 }
 
 /// Runs one file, in as many processes as it takes.
-fn run_file(options: &Options, seed: u32, file: &Path, report: &mut Report) -> io::Result<()> {
+fn run_file(options: &Options, trace: &Settings, seed: u32, file: &Path, report: &mut Report) -> io::Result<()> {
     let mut first = 1;
     report.begin_file(file);
     loop {
-        let mut worker = Worker::start(options, seed, file, first)?;
+        let mut worker = Worker::start(options, trace, seed, file, first)?;
         match worker.run(options, file, report) {
             Some(lost) => first = lost + 1,
             None => break,
@@ -158,7 +158,7 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    fn start(options: &Options, seed: u32, file: &Path, first: usize) -> io::Result<Self> {
+    fn start(options: &Options, trace: &Settings, seed: u32, file: &Path, first: usize) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.arg("test").arg("--worker").arg(first.to_string()).arg("--seed").arg(seed.to_string());
         command.arg(format!("--filter={}", options.filter));
@@ -172,6 +172,7 @@ impl Worker {
         if options.list {
             command.arg("--list");
         }
+        trace.pass_on(&mut command);
         command.arg("--").arg(file).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let (lines, output) = mpsc::channel();
@@ -227,7 +228,9 @@ impl Worker {
                 }
                 Some(Event::Passed { seconds }) => (Outcome::Passed, seconds),
                 Some(Event::Skipped { reason, seconds }) => (Outcome::Skipped { reason }, seconds),
-                Some(Event::Failed { message, trace, seconds }) => (Outcome::Failed { message, trace }, seconds),
+                Some(Event::Failed { message, trace, wire, seconds }) => {
+                    (Outcome::Failed { message, trace, wire }, seconds)
+                }
                 Some(Event::Done) => return None,
                 Some(Event::Lost) => return last,
             };
@@ -240,7 +243,7 @@ impl Worker {
             RecvTimeoutError::Disconnected => self.last_words(),
         };
         let last = last.filter(|_| is_running);
-        let outcome = Outcome::Failed { message, trace: String::new() };
+        let outcome = Outcome::Failed { message, trace: String::new(), wire: Vec::new() };
         report.add(case(&names, last, outcome, since.elapsed().as_secs_f64()));
         last
     }

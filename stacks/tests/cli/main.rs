@@ -3,6 +3,7 @@
 mod check;
 mod run;
 mod test;
+mod trace;
 
 use std::{
     fs,
@@ -37,6 +38,10 @@ impl Folder {
             .current_dir(&self.0)
             .env_remove("MOONWIRE_LOG")
             .env_remove("MOONWIRE_PATH")
+            .env_remove("MOONWIRE_TRACE")
+            .env_remove("MOONWIRE_TRACE_FILE")
+            .env_remove("MOONWIRE_TRACE_BYTES")
+            .env_remove("MOONWIRE_TRACE_TIME")
             .stdin(Stdio::null());
         command
     }

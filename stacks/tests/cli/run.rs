@@ -120,7 +120,14 @@ fn help_tells_about_sub_commands_environment_and_exit_statuses() {
     let folder = Folder::new("help");
     for arguments in [&["--help"][..], &["-h"], &["help"]] {
         let answer = folder.moonwire(arguments);
-        for text in ["moonwire SCRIPT [ARGUMENTS]", "moonwire check", "moonwire test", "MOONWIRE_LOG", "Exit status:"] {
+        for text in [
+            "moonwire SCRIPT [ARGUMENTS]",
+            "moonwire check",
+            "moonwire test",
+            "MOONWIRE_LOG",
+            "--trace LIST",
+            "Exit status:",
+        ] {
             answer.says(0, text);
         }
     }

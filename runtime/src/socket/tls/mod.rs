@@ -189,8 +189,8 @@ impl Tls {
         let _ = self.flush(plain, ready);
     }
 
-    /// What was agreed; `None` while shaking hands.
-    pub(crate) fn info(&self) -> Option<Info> {
+    /// Version and cipher, once both sides have agreed.
+    pub(crate) fn established(&self) -> Option<(&'static str, String)> {
         if self.session.is_handshaking() {
             return None;
         }
@@ -199,14 +199,20 @@ impl Tls {
             ProtocolVersion::TLSv1_2 => "1.2",
             _ => return None,
         };
+        let cipher = self.session.negotiated_cipher_suite()?.suite().as_str();
+        Some((version, cipher.map_or_else(|| "unknown".to_owned(), |name| name.replacen("TLS13_", "TLS_", 1))))
+    }
+
+    /// What was agreed; `None` while shaking hands.
+    pub(crate) fn info(&self) -> Option<Info> {
+        let (version, cipher) = self.established()?;
         let asked = match &self.session {
             Connection::Server(session) => session.server_name(),
             Connection::Client(_) => self.server_name.as_deref(),
         };
-        let cipher = self.session.negotiated_cipher_suite()?.suite().as_str();
         Some(Info {
             version,
-            cipher: cipher.map_or_else(|| "unknown".to_owned(), |name| name.replacen("TLS13_", "TLS_", 1)),
+            cipher,
             alpn: self.session.alpn_protocol().map(<[u8]>::to_vec),
             server_name: asked.map(str::to_owned),
             resumed: self.session.handshake_kind() == Some(HandshakeKind::Resumed),

@@ -22,6 +22,9 @@ pub enum Event {
     Failed {
         message: String,
         trace: String,
+        /// The last lines of what was traced.
+        #[serde(default)]
+        wire: Vec<String>,
         seconds: f64,
     },
     /// Every test has run that is to run.
@@ -58,7 +61,7 @@ mod tests {
 
     #[test]
     fn an_event_is_found_behind_what_a_test_printed_without_a_line_end() {
-        let event = Event::Failed { message: "a\nb \x1e".into(), trace: String::new(), seconds: 0.5 };
+        let event = Event::Failed { message: "a\nb \x1e".into(), trace: String::new(), wire: Vec::new(), seconds: 0.5 };
         let line = [b"no line end".to_vec(), event.to_line().unwrap()].concat();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(Event::split(&line), (&b"no line end"[..], Some(event)));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Case, Outcome};
+use super::report::{Case, Outcome, WIRE};
 
 /// The document; each file is a suite.
 pub fn document(cases: &[Case]) -> String {
@@ -39,11 +39,14 @@ fn write_case(xml: &mut String, case: &Case) {
     element(xml, 2, "testcase", &attributes, |xml| match &case.outcome {
         Outcome::Passed => {}
         Outcome::Skipped { reason } => element(xml, 3, "skipped", &[("message", reason.clone())], |_| {}),
-        Outcome::Failed { message, trace } => {
+        Outcome::Failed { message, trace, wire } => {
             let first = message.lines().next().unwrap_or_default().to_owned();
             element(xml, 3, "failure", &[("message", first)], |xml| {
                 xml.push_str(&escaped(&format!("{message}\n{trace}")));
                 xml.push('\n');
+                for line in wire {
+                    xml.push_str(&escaped(&format!("{WIRE}{line}\n")));
+                }
             });
         }
     });
@@ -101,16 +104,20 @@ mod tests {
 
     #[test]
     fn markup_and_control_characters_in_names_and_messages_do_not_break_the_document() {
-        let outcome = Outcome::Failed { message: "1 < 2 & \"x\"\n\x1b[0m]]>".into(), trace: "in <f>".into() };
+        let outcome = Outcome::Failed {
+            message: "1 < 2 & \"x\"\n\x1b[0m]]>".into(),
+            trace: "in <f>".into(),
+            wire: vec!["#1 <".into()],
+        };
         let xml = document(&[case("a \"b\" <c>", outcome)]);
         assert!(xml.contains(r#"<testcase name="a &quot;b&quot; &lt;c&gt;" classname="lua/test/a_test.lua""#), "{xml}");
         assert!(xml.contains(r#"<failure message="1 &lt; 2 &amp; &quot;x&quot;">"#), "{xml}");
-        assert!(xml.contains("\\u{1b}[0m]]&gt;\nin &lt;f&gt;\n"), "{xml}");
+        assert!(xml.contains("\\u{1b}[0m]]&gt;\nin &lt;f&gt;\ntrace&gt; #1 &lt;\n"), "{xml}");
     }
 
     #[test]
     fn totals_count_each_outcome() {
-        let failed = Outcome::Failed { message: "m".into(), trace: String::new() };
+        let failed = Outcome::Failed { message: "m".into(), trace: String::new(), wire: Vec::new() };
         let skipped = Outcome::Skipped { reason: "no server".into() };
         let xml = document(&[case("one", Outcome::Passed), case("two", failed), case("three", skipped)]);
         assert!(xml.contains(r#"tests="3" failures="1" skipped="1" time="0.750""#), "{xml}");

@@ -10,8 +10,15 @@ use std::{
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Passed,
-    Failed { message: String, trace: String },
-    Skipped { reason: String },
+    /// `wire` is what was traced on connections.
+    Failed {
+        message: String,
+        trace: String,
+        wire: Vec<String>,
+    },
+    Skipped {
+        reason: String,
+    },
 }
 
 /// One test that ran.
@@ -84,8 +91,8 @@ impl Report {
             self.end_line();
             match &case.outcome {
                 Outcome::Passed => format!("passed {}: {}\n", case.file.display(), case.name),
-                Outcome::Failed { message, trace } => {
-                    format!("failed {}: {}\n{}", case.file.display(), case.name, details(message, trace))
+                Outcome::Failed { message, trace, wire } => {
+                    format!("failed {}: {}\n{}", case.file.display(), case.name, details(message, trace, wire))
                 }
                 // The reasons are listed at the end.
                 Outcome::Skipped { .. } => format!("skipped {}: {}\n", case.file.display(), case.name),
@@ -102,9 +109,9 @@ impl Report {
         self.end_line();
         let mut text = String::new();
         for case in &self.cases[self.file_begins..] {
-            if let Outcome::Failed { message, trace } = &case.outcome {
+            if let Outcome::Failed { message, trace, wire } = &case.outcome {
                 text += &format!("{RED}failed {}: {}{PLAIN}\n", case.file.display(), case.name);
-                text += &coloured(&details(message, trace));
+                text += &coloured(&details(message, trace, wire));
             }
         }
         self.say(&text);
@@ -153,8 +160,11 @@ impl Report {
     }
 }
 
-/// A failure's message and traceback, set in.
-fn details(message: &str, trace: &str) -> String {
+/// Stands before each line of what was traced on connections.
+pub const WIRE: &str = "trace> ";
+
+/// A failure's message, traceback and traffic, set in.
+fn details(message: &str, trace: &str, wire: &[String]) -> String {
     let mut text = String::new();
     for line in message.lines() {
         text.push_str("  ");
@@ -163,6 +173,12 @@ fn details(message: &str, trace: &str) -> String {
     }
     for (at, line) in trace.lines().enumerate() {
         text.push_str(if at == 0 { "  traceback:\n    " } else { "    " });
+        text.push_str(line);
+        text.push('\n');
+    }
+    for line in wire {
+        text.push_str("  ");
+        text.push_str(WIRE);
         text.push_str(line);
         text.push('\n');
     }
@@ -218,7 +234,9 @@ mod tests {
         report.add(case("one", Outcome::Passed));
         report.add(case("two", Outcome::Skipped { reason: "no server".into() }));
         let message = "a_test.lua:7: not equal\n  expected 1\n  actual   2".into();
-        report.add(case("three", Outcome::Failed { message, trace: "a_test.lua:7: in f\nb.lua:8: in g".into() }));
+        let trace = "a_test.lua:7: in f\nb.lua:8: in g".into();
+        let wire = vec!["0.000100 #1 > smtp QUIT".into()];
+        report.add(case("three", Outcome::Failed { message, trace, wire }));
         report.end_file();
         assert_eq!(report.finish(), 3);
         String::from_utf8(paper.0.take()).unwrap()
@@ -236,6 +254,7 @@ failed a_test.lua: three
   traceback:
     a_test.lua:7: in f
     b.lua:8: in g
+  trace> 0.000100 #1 > smtp QUIT
 skipped a_test.lua: two (no server)
 1 passed, 1 failed, 1 skipped
 ";
@@ -253,6 +272,7 @@ R    actual   20
   traceback:
     a_test.lua:7: in f
     b.lua:8: in g
+  trace> 0.000100 #1 > smtp QUIT
 skipped a_test.lua: two (no server)
 1 passed, 1 failed, 1 skipped
 ";

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     env,
     io::{self, Write},
     os::unix::process::parent_id,
@@ -15,19 +16,23 @@ use std::{
 
 use moonwire_runtime::{
     Handle, RunError, TaskFailure,
-    mlua::{self, Lua, LuaString, Table},
+    mlua::{self, Function, Lua, LuaString, Table},
 };
 
 use super::{Event, Options};
-use crate::cli::{FAILED, files::module_roots};
+use crate::cli::{FAILED, USAGE, files::module_roots, refuse, trace::Settings};
 
 const DRIVER: &str = include_str!("driver.lua");
 
 /// Runs the tests of the one file in `options`, from the test numbered `first` on.
-pub fn work(options: &Options, first: usize) -> ExitCode {
+pub fn work(options: &Options, first: usize, trace: &Settings) -> ExitCode {
     let running = Arc::new(Running::new());
-    match run(options, first, &running) {
-        Ok(_) => ExitCode::SUCCESS,
+    match run(options, first, trace, &running) {
+        Ok(Ok(_)) => ExitCode::SUCCESS,
+        Ok(Err(message)) => {
+            refuse(&message);
+            ExitCode::from(USAGE)
+        }
         Err(error) => {
             running.lose(match error {
                 RunError::Deadlock(tasks) => format!("every task waits for another:{}", listed(tasks)),
@@ -38,7 +43,13 @@ pub fn work(options: &Options, first: usize) -> ExitCode {
     }
 }
 
-fn run(options: &Options, first: usize, running: &Arc<Running>) -> Result<i32, RunError> {
+/// The inner error is what cannot be traced.
+fn run(
+    options: &Options,
+    first: usize,
+    trace: &Settings,
+    running: &Arc<Running>,
+) -> Result<Result<i32, String>, RunError> {
     let file = options.paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let path = search_path(&options.paths);
     let (filter, seed) = (options.filter.clone(), options.seed);
@@ -60,28 +71,78 @@ fn run(options: &Options, first: usize, running: &Arc<Running>) -> Result<i32, R
             Ok(mlua::Value::Table(host))
         })
         .build()?;
+    if trace.is_on() && !list {
+        let wire = Arc::clone(running);
+        let write = runtime.lua().create_function(move |_, line: LuaString| {
+            wire.hear(line.to_string_lossy());
+            Ok(())
+        })?;
+        match trace.start_into(runtime.lua(), write) {
+            Ok(tracer) => runtime.lua().set_named_registry_value(TRACER, tracer)?,
+            Err(message) => return Ok(Err(message)),
+        }
+    }
     watch(runtime.handle(), Arc::clone(running), options.timeout);
-    runtime.run_source("=moonwire test", DRIVER)
+    runtime.run_source("=moonwire test", DRIVER).map(Ok)
 }
+
+/// Where the registry keeps what traces the tests, if anything does.
+const TRACER: &str = "moonwire.test.tracer";
+
+/// Lines of what was traced that are kept of a test.
+const WIRE_MAX: usize = 200;
 
 /// Tasks that failed and that nobody joined.
 type Failures = Rc<RefCell<Vec<TaskFailure>>>;
 
-/// When the running test began; taken away by whoever ends it first.
-struct Running(Mutex<Option<Instant>>);
+/// The running test: when it began, which is taken away by whoever ends it first, and what was traced of it.
+struct Running {
+    since: Mutex<Option<Instant>>,
+    wire: Mutex<Wire>,
+}
+
+/// The last lines of what was traced, and how many there were in all.
+#[derive(Default)]
+struct Wire {
+    lines: VecDeque<String>,
+    count: usize,
+}
 
 impl Running {
     /// Loading the file counts as the first test.
     fn new() -> Self {
-        Self(Mutex::new(Some(Instant::now())))
+        Self { since: Mutex::new(Some(Instant::now())), wire: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self) {
+        *self.wire() = Wire::default();
         *self.lock() = Some(Instant::now());
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a line of what was traced.
+    fn hear(&self, line: String) {
+        let mut wire = self.wire();
+        wire.count += 1;
+        wire.lines.push_back(line);
+        if wire.lines.len() > WIRE_MAX {
+            wire.lines.pop_front();
+        }
+    }
+
+    /// What was traced, for the failure of the test.
+    fn take_wire(&self) -> Vec<String> {
+        let wire = std::mem::take(&mut *self.wire());
+        let lost = wire.count - wire.lines.len();
+        let first = (lost > 0).then(|| format!("... {lost} lines before"));
+        first.into_iter().chain(wire.lines).collect()
     }
 
     /// Tells how the running test ended, if there is one.
@@ -93,7 +154,7 @@ impl Running {
 
     /// Tells that the running test failed and cannot be followed by another in this process.
     fn lose(&self, message: String) {
-        self.end(|seconds| Event::Failed { message, trace: String::new(), seconds });
+        self.end(|seconds| Event::Failed { message, trace: String::new(), wire: self.take_wire(), seconds });
         tell(&Event::Lost);
     }
 
@@ -140,7 +201,10 @@ fn host(lua: &Lua, running: &Arc<Running>, failures: &Failures) -> mlua::Result<
     };
     host.set("plan", lua.create_function(plan)?)?;
     let to = Arc::clone(running);
-    let begin = move |_: &Lua, number| {
+    let begin = move |lua: &Lua, number| {
+        if let Some(tracer) = lua.named_registry_value::<Option<Table>>(TRACER)? {
+            tracer.get::<Function>("reset")?.call::<()>(tracer)?;
+        }
         tell(&Event::Begin { number });
         to.begin();
         Ok(())
@@ -161,7 +225,7 @@ fn host(lua: &Lua, running: &Arc<Running>, failures: &Failures) -> mlua::Result<
     let to = Arc::clone(running);
     let failed = move |_: &Lua, (message, trace): (LuaString, LuaString)| {
         let (message, trace) = (message.to_string_lossy(), trace.to_string_lossy());
-        to.end(|seconds| Event::Failed { message, trace, seconds });
+        to.end(|seconds| Event::Failed { message, trace, wire: to.take_wire(), seconds });
         Ok(())
     };
     host.set("failed", lua.create_function(failed)?)?;

@@ -1,0 +1,8 @@
+--- Bytes as they are, in hexadecimal: what nothing else decodes.
+
+local tcp = {}
+
+---@param lane net.trace.Lane
+function tcp.follow(lane) lane:raw() end
+
+return tcp
