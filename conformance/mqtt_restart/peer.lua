@@ -5,6 +5,10 @@
 --
 -- PEER_PUBLISH    what its topics begin with; PEER_COUNT messages of each QoS from the number PEER_FIRST on
 -- PEER_SUBSCRIBE  the filter of what it receives
+-- PEER_QOS        publish this QoS only
+-- PEER_SECONDS    keep alive, and the time that a connection may take to come about
+--
+-- URL may be several, with commas between them.
 --
 --     connected NAME CONNECTION              its number of this connection, from 1
 --     subscribed                             its subscription is made
@@ -28,6 +32,10 @@ local url, version, name, store = table.unpack(arg)
 local prefix, filter = os.getenv("PEER_PUBLISH"), os.getenv("PEER_SUBSCRIBE")
 local count, first = tonumber(os.getenv("PEER_COUNT")), tonumber(os.getenv("PEER_FIRST")) or 1
 
+local only_qos, seconds = tonumber(os.getenv("PEER_QOS")), tonumber(os.getenv("PEER_SECONDS"))
+local urls = {}
+for each in url:gmatch("[^,]+") do urls[#urls + 1] = each end
+
 local function say(...)
   io.stdout:write(table.concat({ ... }, " "), "\n")
   io.stdout:flush()
@@ -36,13 +44,14 @@ end
 ---@type table<mqtt.Ticket, string>
 local on_their_way = {}
 
-local client = assert(mqtt.connect(url, {
+local client = assert(mqtt.connect(urls, {
   version = version == "5" and 5 or version,
   client_id = name,
   store = store,
   clean_start = false,
   session_expiry = 3600,
-  keep_alive = 10,
+  keep_alive = seconds or 10,
+  timeout = seconds,
   receive_maximum = 10000,
   wait = false,
   reconnect = { delay_min = 0.02, delay_max = 0.1 },
@@ -88,7 +97,7 @@ end
 
 if prefix then
   cosocket.group(function()
-    for qos = 1, 2 do
+    for qos = only_qos or 1, only_qos or 2 do
       -- Two topics of each, every other number.
       local numbers = { {}, {} }
       for number = first, count do table.insert(numbers[number % 2 + 1], number) end

@@ -225,6 +225,16 @@ impl Process {
         lines
     }
 
+    /// Stops it and whatever it started, without a word to anybody, until [`Process::thaw`].
+    pub fn freeze(&self) {
+        signal_group(group_of(&self.child), Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        signal_group(group_of(&self.child), Signal::CONT);
+    }
+
     /// Whether it has ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
@@ -423,6 +433,21 @@ mod tests {
         lines.extend(process.kill());
         assert_eq!(lines, ["two", "three"]);
         assert_eq!(process.ended().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_frozen_program_says_nothing_until_it_thaws() {
+        let mut process = Process::start(sh("while :; do echo tick; sleep 0.01; done")).unwrap();
+        process.wait_for_line(Duration::from_secs(10), |line| line == "tick").unwrap();
+        process.freeze();
+        let state = format!("/proc/{}/stat", process.child.id());
+        while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+            thread::yield_now();
+        }
+        process.take_lines(Duration::ZERO);
+        assert!(process.ended().is_none());
+        process.thaw();
+        process.wait_for_line(Duration::from_secs(10), |line| line == "tick").unwrap();
     }
 
     #[test]

@@ -3,15 +3,19 @@
 mod against;
 mod browser;
 mod cargo;
+mod chance;
 mod check;
 mod docs;
 mod examples;
 mod http;
 mod http_server;
+mod ledger;
 mod lint;
 mod lua;
 mod mqtt;
+mod mqtt_cluster;
 mod mqtt_restart;
+mod peer;
 mod self_test;
 mod smtp;
 mod telemetry;
@@ -66,6 +70,7 @@ pub const SUITES: &[Suite] = &[
     telemetry::SUITE,
     mqtt::SUITE,
     mqtt_restart::SUITE,
+    mqtt_cluster::SUITE,
     smtp::SUITE,
     websocket::SUITE,
     browser::SUITE,
