@@ -338,6 +338,29 @@ function Task:status() end
 ---@return cosocket.Task
 ---@overload fun(name: string, fn: (fun(...): ...), ...): cosocket.Task
 function cosocket.spawn(fn, ...) end
+
+--- Starts a task that runs `fn(object, ...)`, and then `after(object, ok, err, traceback)`, which may wait, too: what `pcall`
+--- around `fn` would do, with nothing on the task's stack but the object while `fn` runs. For thousands of them.
+---@generic T
+---@param after fun(object: T, ok: boolean, err: any, traceback: string?)
+---@param fn fun(object: T, ...)
+---@param object T
+---@param ... any
+---@return cosocket.Task
+function cosocket.spawn_then(after, fn, object, ...) end
+
+--- Makes a method that keeps the stack of its caller small, for objects that thousands of tasks wait on. Called with an object
+--- and an argument, it calls `step(object, argument)` on a stack that all share, until that answers
+---
+--- - `false` and up to seven values: these are the answer;
+--- - `true, stream, input, output, deadline`: it waits as `stream:turn` does, and then calls `step(object, argument, ok, err,
+---   input, deadline)`;
+--- - a function and its arguments: this is called on the caller's own stack, and its answer is the answer.
+---
+--- A step cannot wait itself.
+---@param step fun(object: any, argument: any, ok: true?, err: cosocket.Error?, input: cosocket.Buffer?, deadline: number?): ...
+---@return async fun(object: any, argument: any): ...
+function cosocket.aside(step) end
 --- Runs `fn(...)`; tasks it spawns, and tasks they spawn, are children. Returns what `fn` returned once they have all
 --- ended. The first error cancels the rest and is raised here.
 ---@async

@@ -26,7 +26,8 @@ local session_receive, session_send, session_close = session.class.receive, sess
 local Connection = channel.class
 local leaving, join, part = channel.leaving, channel.join, channel.part
 local settle = Connection.settle
-local receive, waited, drain = receiving.receive, receiving.waited, sending.drain
+local receive, waited, expired = receiving.receive, receiving.waited, receiving.expired
+local drain = sending.drain
 
 -- The stream within -----------------------------------------------------------
 
@@ -77,7 +78,7 @@ function Connection:turn(input, output, deadline)
     if not ok then
       ---@cast err cosocket.Error
       if err.kind == "timeout" and deadline and deadline < own then return nil, err end
-      err = waited(self, err, own)
+      err = err.kind == "timeout" and expired(self, err, own) or err.kind ~= "timeout" and waited(self, err) or nil
       if err then return nil, err end
     end
   end

@@ -18,20 +18,10 @@ local TICK = 1e-6
 --- What a wait that ended with an error means: the answer to whoever waited, or `nil` to go on.
 ---@param self websocket.Connection
 ---@param err cosocket.Error
----@param deadline number The session's when the wait began.
 ---@return cosocket.Error? err
 ---@async
-local function waited(self, err, deadline)
-  if err.kind == "timeout" then
-    local at = now()
-    -- A deadline of somebody around us is not the session's, and harms nothing.
-    if deadline - at > TICK then return err end
-    local alive, why = session_expire(self, math.max(at, deadline))
-    if alive then return nil end
-    ---@cast why cosocket.Error
-    why.code = close_code.abnormal
-    return self:lose(why)
-  elseif err.code == "EBUSY" and self.state == "closing" then
+local function waited(self, err)
+  if err.code == "EBUSY" and self.state == "closing" then
     -- Another task hears the answer to our Close, for all.
     self.ended = self.ended or cosocket.event()
     local ok, why = self.ended:wait()
@@ -46,52 +36,90 @@ local function waited(self, err, deadline)
   return channel.lost(self, err)
 end
 
---- Receives with few values on the stack: that of an idle coroutine shall not have to grow.
+--- Time has passed, of a wait until `deadline`: the answer to whoever waited, or `nil` to go on.
+---@param self websocket.Connection
+---@param err cosocket.Error
+---@param deadline number The session's when the wait began.
+---@return cosocket.Error? err
+local function expired(self, err, deadline)
+  local at = now()
+  -- A deadline of somebody around us is not the session's, and harms nothing.
+  if deadline - at > TICK then return err end
+  local alive, why = session_expire(self, math.max(at, deadline))
+  if alive then return nil end
+  ---@cast why cosocket.Error
+  why.code = close_code.abnormal
+  return self:lose(why)
+end
+
+local receive
+
+--- Goes on after a wait that ended with an error.
 ---@async
 ---@param self websocket.Connection
----@param pieces? boolean
----@return string? message
----@return websocket.Kind|cosocket.Error|nil kind
----@return boolean? last
-local function receive(self, pieces)
-  if self.err then return nil, self.err end
-  if self.input == arrived and #arrived > 0 then
+---@param pieces boolean?
+---@param err cosocket.Error
+local function retry(self, pieces, err)
+  local why = waited(self, err)
+  if why then return nil, why end
+  return receive(self, pieces)
+end
+
+---@async
+---@param self websocket.Connection
+---@param err cosocket.Error
+---@return nil
+---@return cosocket.Error err
+local function fail(self, err)
+  return nil, part(self, err)
+end
+
+--- A step of receiving, for `cosocket.aside`: an idle connection shall not keep the stack that taking a message apart needs.
+---@param self websocket.Connection
+---@param pieces boolean?
+---@param moved true?
+---@param err cosocket.Error?
+---@param input cosocket.Buffer? Where it has read, after a wait.
+---@param deadline number?
+local function step(self, pieces, moved, err, input, deadline)
+  if input then
+    if self.input ~= input then join(self, input) end
+    if not moved then
+      ---@cast err cosocket.Error
+      ---@cast deadline number
+      if err.kind ~= "timeout" then return retry, self, pieces, err end
+      local why = expired(self, err, deadline)
+      if why then return false, nil, why end
+    end
+  elseif self.err then
+    return false, nil, self.err
+  elseif self.input == arrived and #arrived > 0 then
     -- This runs inside another connection's call, in a finaliser.
     self.input = cosocket.buffer()
   end
-  while true do
-    if self.held then
-      local held = self.held --[[@as table]]
-      self.held = nil
-      return held[1], held[2], true
-    end
-    do
-      local payload, kind, last = session_receive(self, self.input, now(), pieces)
-      if payload then
-        settle(self)
-        return payload, kind, last
-      elseif kind then
-        return nil, part(self, kind --[[@as cosocket.Error]])
-      end
-    end
-    settle(self)
-    local deadline, input = self.deadline, self.input
-    local ok, err = self.stream:turn(input, self.output, deadline)
-    if self.input ~= input then join(self, input) end
-    if not ok then
-      err = waited(self, err --[[@as cosocket.Error]], deadline)
-      if err then return nil, err end
-    end
+  local held = self.held
+  if held then
+    self.held = nil
+    return false, held[1], held[2], true
   end
+  local payload, kind, last = session_receive(self, self.input, now(), pieces)
+  if payload then
+    settle(self)
+    return false, payload, kind, last
+  elseif kind then
+    return fail, self, kind
+  end
+  settle(self)
+  return true, self.stream, self.input, self.output, self.deadline
 end
 
+receive = cosocket.aside(step)
+
 --- Waits for the next message. One task receives at a time. A deadline that passes takes nothing away.
----@async
+---@type async fun(self: websocket.Connection): string?, websocket.Kind|cosocket.Error
 ---@return string? message
 ---@return websocket.Kind|cosocket.Error kind Or why there will be none: `closed` with `code` and `reason` when the other side said so, `protocol`, `limit`, `timeout`.
-function Connection:receive()
-  return receive(self)
-end
+Connection.receive = cosocket.aside(function(self, _, ...) return step(self, nil, ...) end)
 
 --- Waits for the next part of a message, as it comes: for what is too long to be held. Its length knows no limit. A
 --- piece of a text cuts no character; the last piece may be empty.
@@ -105,18 +133,12 @@ function Connection:receive_piece()
   return piece, kind, last
 end
 
----@async
----@param self websocket.Connection
-local function next_message(self)
-  return receive(self)
-end
-
 --- Received messages and their kinds, for a `for` loop, which ends with the connection; `connection.err` says why.
 ---@async
 ---@return fun(self: websocket.Connection): string?, websocket.Kind
 ---@return websocket.Connection
 function Connection:messages()
-  return next_message, self
+  return Connection.receive, self
 end
 
 --- The next message in pieces, for a `for` loop: `for piece, kind in connection:pieces() do`. Raises when the connection
@@ -139,4 +161,4 @@ function Connection:pieces()
   end
 end
 
-return { receive = receive, waited = waited }
+return { receive = receive, waited = waited, expired = expired }

@@ -95,30 +95,48 @@ local function drain(self)
   return true
 end
 
+--- Starts what the session has queued on its way, without waiting.
+---@param self websocket.Connection
+---@return boolean? done `false`: there is more to do, for `finish`.
+---@return cosocket.Error? err
+local function start(self)
+  local output = self.output
+  local ok, err = self.stream:try_flush(output)
+  if #output > 0 then
+    if ok then
+      settle(self)
+      return false
+    end
+    output:clear()
+  end
+  if not ok then return nil, err end
+  if output ~= leaving then self.output = nil end
+  local at = now()
+  return not (at - self.heard > LOOK_INTERVAL and at - (self.looked or 0) > LOOK_INTERVAL)
+end
+
+--- Waits while too much is on its way, and looks what has come if nobody has for long.
+---@async
+---@param self websocket.Connection
+---@return true? ok
+---@return cosocket.Error? err
+local function finish(self)
+  local ok, err = drain(self)
+  if not ok then return nil, err end
+  local at = now()
+  if at - self.heard > LOOK_INTERVAL and at - (self.looked or 0) > LOOK_INTERVAL then look(self, at) end
+  return true
+end
+
 --- Starts what the session has queued on its way; waits while too much is.
 ---@async
 ---@param self websocket.Connection
 ---@return true? ok
 ---@return cosocket.Error? err
 local function flush(self)
-  local output = self.output
-  local ok, err = self.stream:try_flush(output)
-  if #output > 0 then
-    if not ok then
-      output:clear()
-      return nil, err
-    end
-    settle(self)
-    ok, err = drain(self)
-    if not ok then return nil, err end
-  elseif not ok then
-    return nil, err
-  elseif output ~= leaving then
-    self.output = nil
-  end
-  local at = now()
-  if at - self.heard > LOOK_INTERVAL and at - (self.looked or 0) > LOOK_INTERVAL then look(self, at) end
-  return true
+  local done, err = start(self)
+  if done == false then return finish(self) end
+  return done, err
 end
 
 --- Waits until a frame may be queued. `piece`: it belongs to the message that is sent in pieces.
@@ -144,42 +162,48 @@ local function admit(self, piece)
   return true
 end
 
+--- Sends when it may.
 ---@async
 ---@param self websocket.Connection
 ---@param kind websocket.Kind
 ---@param payload string
 ---@return true? ok
 ---@return cosocket.Error? err
-local function send(self, kind, payload)
-  if self.sending or self.err or #self.output > 0 then
-    local ok, err = admit(self)
-    if not ok then return nil, err end
-  end
-  local ok, err = session_send(self, kind, payload, 2)
+local function send_later(self, kind, payload)
+  local ok, err = admit(self)
+  if not ok then return nil, err end
+  ok, err = session_send(self, kind, payload, 2)
   if not ok then return nil, self.err or err end
   return flush(self)
 end
 
---- Sends a text message, which must be UTF-8. Any task may; waits while more is on its way than the stream's
---- `queue_max`. Returns when the message is on its way, not when it has arrived.
----@async
----@param text string
----@return true? ok
----@return cosocket.Error? err
-function Connection:send(text)
-  if type(text) ~= "string" then error(("send: a string is wanted, not a %s"):format(type(text)), 2) end
-  return send(self, "text", text)
+--- A step of sending, for `cosocket.aside`: what only says something back shall need no larger stack than one that waits.
+---@param self websocket.Connection
+---@param kind websocket.Kind
+---@param payload string
+local function step(self, kind, payload)
+  if self.sending or self.err or #self.output > 0 then return send_later, self, kind, payload end
+  local ok, err = session_send(self, kind, payload, 2)
+  if not ok then return false, nil, self.err or err end
+  ok, err = start(self)
+  if ok == false then return finish, self end
+  return false, ok, err
 end
 
+--- Sends a text message, which must be UTF-8. Any task may; waits while more is on its way than the stream's
+--- `queue_max`. Returns when the message is on its way, not when it has arrived.
+---@type async fun(self: websocket.Connection, text: string): true?, cosocket.Error?
+Connection.send = cosocket.aside(function(self, text)
+  if type(text) ~= "string" then error(("send: a string is wanted, not a %s"):format(type(text)), 2) end
+  return step(self, "text", text)
+end)
+
 --- Sends a message of any bytes; else as `send`.
----@async
----@param bytes string
----@return true? ok
----@return cosocket.Error? err
-function Connection:send_binary(bytes)
+---@type async fun(self: websocket.Connection, bytes: string): true?, cosocket.Error?
+Connection.send_binary = cosocket.aside(function(self, bytes)
   if type(bytes) ~= "string" then error(("send_binary: a string is wanted, not a %s"):format(type(bytes)), 2) end
-  return send(self, "binary", bytes)
-end
+  return step(self, "binary", bytes)
+end)
 
 --- Sends one message in pieces, as an iterator gives them: for what is too long to be held. Other messages wait until
 --- it is through. When the iterator raises, the connection is closed, because half a message cannot be taken back.

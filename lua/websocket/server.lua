@@ -126,18 +126,13 @@ function Server:forget(one)
   if self.empty and next(self.connections) == nil then self.empty:set() end
 end
 
----@param err any
-local function with_traceback(err)
-  return type(err) == "string" and debug.traceback(err, 2) or err
-end
-
---- Runs the handler, and closes. A coroutine of its own, entered with little on its stack: it may be idle for hours.
+--- Closes when the handler has ended.
 ---@async
 ---@param one websocket.Connection
----@param handler fun(connection: websocket.Connection, request: websocket.Request?)
----@param request websocket.Request?
-local function serve(one, handler, request)
-  local ok, err = xpcall(handler, with_traceback, one, request)
+---@param ok boolean
+---@param err any
+---@param traceback string?
+local function end_of_handler(one, ok, err, traceback)
   if ok then
     one:close()
     return
@@ -146,7 +141,10 @@ local function serve(one, handler, request)
   one:close(close_code.internal_error)
   if cosocket.is_error(err, "cancelled") then error(err, 0) end
   -- What ends the connection often ends its handler.
-  if err ~= one.err then log.error("a handler failed", { peer = peer, error = tostring(err) }) end
+  if err == one.err then return end
+  local text = tostring(err)
+  if type(err) == "string" and traceback and traceback ~= "" then text = text .. "\n" .. traceback end
+  log.error("a handler failed", { peer = peer, error = text })
 end
 
 --- Says no in HTTP, and closes.
@@ -229,8 +227,12 @@ local function admit(self, stream, seconds)
   end
   self.connections[made] = true
   tidy(self)
-  -- Without a name, which would cost memory for as long as the connection lives.
-  cosocket.spawn(serve, made, self.handler, self.wants_request and request or nil)
+  -- Without a name, and with nothing under the handler, which would cost memory for as long as the connection lives.
+  if self.wants_request then
+    cosocket.spawn_then(end_of_handler, self.handler, made, request)
+  else
+    cosocket.spawn_then(end_of_handler, self.handler, made)
+  end
 end
 
 ---@async

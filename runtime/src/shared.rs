@@ -34,6 +34,9 @@ pub(crate) struct Shared {
     pub(crate) stuck: Cell<*mut mlua::ffi::lua_State>,
     /// The coroutine that runs, for the watch over hogs.
     pub(crate) running: Cell<*mut mlua::ffi::lua_State>,
+    /// The coroutine whose stack is shared by what runs aside, once there is one; and whether something does.
+    pub(crate) aside: Cell<*mut mlua::ffi::lua_State>,
+    pub(crate) aside_is_busy: Cell<bool>,
     /// Counts the turns of tasks.
     pub(crate) turn: Cell<u32>,
     /// What was heard on streams; the core writes it.
@@ -51,6 +54,8 @@ impl Shared {
             blocked: Cell::new(0),
             stuck: Cell::new(std::ptr::null_mut()),
             running: Cell::new(std::ptr::null_mut()),
+            aside: Cell::new(std::ptr::null_mut()),
+            aside_is_busy: Cell::new(false),
             turn: Cell::new(0),
         }
     }

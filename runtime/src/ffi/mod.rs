@@ -13,6 +13,7 @@
 #![allow(unsafe_code, reason = "raw Lua functions are what this module is for; its rules stand above")]
 
 mod arguments;
+mod aside;
 mod attempt;
 mod buffer;
 mod coroutine;
@@ -27,6 +28,7 @@ mod stream;
 mod task;
 mod turn;
 
+pub(crate) use aside::install as install_aside;
 pub use buffer::BufferRef;
 pub(crate) use buffer::install as install_buffer;
 pub(crate) use coroutine::install as install_coroutine;

@@ -257,25 +257,34 @@ fn send_from(
     Ok(taken)
 }
 
-parking!(turn, turn_k, |state, again| {
-    let id = me(state);
-    let input = match lua::lua_isnil(state, 2) {
-        0 => Some(check_buffer(state, 2)),
-        _ => None,
-    };
-    let output = check_buffer(state, 3);
-    if input.is_some_and(|input| ptr::eq(input, output)) {
-        raise_argument(state, 3, "another buffer than for input is wanted");
+/// A try of `turn`, whose arguments are the first values on the stack.
+///
+/// # Safety
+/// Rules of this module.
+pub(super) unsafe fn attempt_turn(state: Raw, again: bool) -> Answer {
+    // SAFETY: by the contract above.
+    unsafe {
+        let id = me(state);
+        let input = match lua::lua_isnil(state, 2) {
+            0 => Some(check_buffer(state, 2)),
+            _ => None,
+        };
+        let output = check_buffer(state, 3);
+        if input.is_some_and(|input| ptr::eq(input, output)) {
+            raise_argument(state, 3, "another buffer than for input is wanted");
+        }
+        let until = match lua::lua_isnoneornil(state, 4) {
+            0 => nanos(check_number(state, 4)),
+            _ => NEVER,
+        };
+        let yieldable = can_yield(state);
+        guarded(|| {
+            shared(state).attempt(Op::Turn, again, yieldable, |core, me| try_turn(core, me, id, input, output, until))
+        })
     }
-    let until = match lua::lua_isnoneornil(state, 4) {
-        0 => nanos(check_number(state, 4)),
-        _ => NEVER,
-    };
-    let yieldable = can_yield(state);
-    guarded(|| {
-        shared(state).attempt(Op::Turn, again, yieldable, |core, me| try_turn(core, me, id, input, output, until))
-    })
-});
+}
+
+parking!(turn, turn_k, |state, again| attempt_turn(state, again));
 
 fn try_turn(
     core: &mut Core,

@@ -45,24 +45,49 @@ unsafe extern "C-unwind" fn spawn(state: Raw) -> c_int {
             raise_argument(state, function, "a function is wanted");
         }
         let name = if named { check_string(state, 1) } else { ptr::slice_from_raw_parts(ptr::null(), 0) };
-        let arguments = lua::lua_gettop(state) - function;
+        start(state, function, name, body)
+    }
+}
+
+/// `spawn_then(after, fn, object, ...)`: a new task that runs `fn(object, ...)` and then `after(object, ok, err,
+/// traceback)`, with nothing but the object on its stack while `fn` runs.
+unsafe extern "C-unwind" fn spawn_then(state: Raw) -> c_int {
+    // SAFETY: rules of this module.
+    unsafe {
+        for function in 1..=2 {
+            if lua::lua_type(state, function) != lua::LUA_TFUNCTION {
+                raise_argument(state, function, "a function is wanted");
+            }
+        }
+        // In the order in which `body_then` wants them: after, object, fn, object, ...
+        lua::lua_pushvalue(state, 3);
+        lua::lua_rotate(state, 2, 1);
+        start(state, 1, ptr::slice_from_raw_parts(ptr::null(), 0), body_then)
+    }
+}
+
+/// Makes a task whose first function is `first`, called with the values from `from` on.
+unsafe fn start(state: Raw, from: c_int, name: *const [u8], first: lua::lua_CFunction) -> c_int {
+    // SAFETY: rules of this module. The new coroutine is on the stack until the registry has it.
+    unsafe {
+        let values = lua::lua_gettop(state) - from + 1;
         let thread = lua::lua_newthread(state);
         *slot(thread) |= IS_ROOT;
-        if lua::lua_checkstack(thread, arguments + 4) == 0 {
+        if lua::lua_checkstack(thread, values + 3) == 0 {
             raise(state, "too many arguments for a task");
         }
-        lua::lua_rotate(state, function, 1);
-        lua::lua_pushcfunction(thread, body);
-        lua::lua_xmove(state, thread, arguments + 1);
-        lua::lua_pushvalue(state, function);
+        lua::lua_rotate(state, from, 1);
+        lua::lua_pushcfunction(thread, first);
+        lua::lua_xmove(state, thread, values);
+        lua::lua_pushvalue(state, from);
         let anchor = lua::luaL_ref(state, lua::LUA_REGISTRYINDEX);
         let mut id = TaskId::null();
         let answer = guarded(|| {
             let mut core = shared(state).core.borrow_mut();
-            id = core.scheduler.spawn(Thread { state: thread, anchor }, arguments + 1);
+            id = core.scheduler.spawn(Thread { state: thread, anchor }, values);
             let task = &mut core.scheduler.tasks[id];
             task.holders = 1;
-            if named {
+            if !name.is_null() {
                 task.extra().name = Some(String::from_utf8_lossy(&*name).into());
             }
             Answer::True
@@ -95,6 +120,51 @@ unsafe extern "C-unwind" fn body_k(state: Raw, status: c_int, _context: lua::lua
         lua::lua_pushboolean(state, well.into());
         lua::lua_replace(state, 1);
         lua::lua_gettop(state)
+    }
+}
+
+/// The same for `spawn_then`: (after, object, fn, object, ...).
+unsafe extern "C-unwind" fn body_then(state: Raw) -> c_int {
+    // SAFETY: rules of this module.
+    unsafe {
+        let arguments = lua::lua_gettop(state) - 3;
+        lua::lua_pushcfunction(state, note_error);
+        lua::lua_rotate(state, 3, 1);
+        let status = lua::lua_pcallk(state, arguments, lua::LUA_MULTRET, 3, 0, Some(body_then_k));
+        body_then_k(state, status, 0)
+    }
+}
+
+unsafe extern "C-unwind" fn body_then_k(state: Raw, status: c_int, _context: lua::lua_KContext) -> c_int {
+    // SAFETY: rules of this module. Below what the function has answered are after, object and handler.
+    unsafe {
+        let well = status == lua::LUA_OK || status == lua::LUA_YIELD;
+        lua::lua_settop(state, 4);
+        lua::lua_pushvalue(state, 3);
+        lua::lua_rotate(state, 1, 1);
+        lua::lua_pushboolean(state, well.into());
+        lua::lua_replace(state, 4);
+        // Handler, after, object, whether all went well, the error.
+        if well {
+            lua::lua_settop(state, 4);
+        } else {
+            let answer = guarded(|| {
+                let world = shared(state);
+                let mut core = world.core.borrow_mut();
+                let mut text = world.message.borrow_mut();
+                text.clear();
+                if let Some(task) = core.scheduler.running()
+                    && let Some(traceback) = task.extra().traceback.take()
+                {
+                    text.push_str(&traceback);
+                }
+                Answer::Bytes(text.as_ptr(), text.len())
+            });
+            push(state, answer);
+        }
+        let arguments = lua::lua_gettop(state) - 2;
+        let status = lua::lua_pcallk(state, arguments, 0, 1, 0, Some(body_k));
+        body_k(state, status, 0)
     }
 }
 
@@ -298,6 +368,7 @@ pub(crate) fn install(lua: &Lua, primitives: &Table) -> mlua::Result<()> {
             methods.raw_set(name, lua.create_c_function(function)?)?;
         }
         primitives.raw_set("spawn", lua.create_c_function(spawn)?)?;
+        primitives.raw_set("spawn_then", lua.create_c_function(spawn_then)?)?;
         primitives.raw_set("has_ended", lua.create_c_function(has_ended)?)?;
         metatable.raw_set("__gc", lua.create_c_function(gc)?)?;
     }

@@ -53,6 +53,7 @@ pub(crate) fn install(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>) -> 
     let cosocket = lua.create_table()?;
     cosocket.raw_set("buffer", ffi::install_buffer(lua)?)?;
     let native = ffi::install_primitives(lua)?;
+    ffi::install_aside(lua, &native)?;
     ffi::install_tasks(lua, &native)?;
     ffi::install_coroutine(lua, &native)?;
     native.raw_set("error_metatable", error_metatable)?;

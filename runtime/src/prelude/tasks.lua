@@ -6,6 +6,8 @@ local error, ipairs, setmetatable, type, xpcall = error, ipairs, setmetatable, t
 local blame, mistake, now = ours.blame, ours.mistake, native.now
 
 cosocket.spawn = native.spawn
+cosocket.spawn_then = native.spawn_then
+cosocket.aside = native.aside
 cosocket.sleep = native.sleep
 cosocket.now = now
 cosocket.tasks = native.tasks
