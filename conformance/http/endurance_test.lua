@@ -1,4 +1,5 @@
 -- What devices live through: servers that die in the middle, and many failures at once.
+-- trace: none
 local cosocket = require("cosocket")
 local http = require("http")
 local test = require("test")

@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use crate::outcome::{CaseResult, Counts, Outcome, ServerRun, without_trace};
+use crate::process;
 use terminal::Terminal;
+
+/// How many lines of what went over the wire are printed; the report's folder has all of them.
+const TRACE_SHOWN: usize = 30;
 
 /// Takes results as they come.
 #[derive(Debug)]
@@ -130,7 +134,8 @@ impl Report {
         let result = CaseResult { suite, server, name: name.into(), outcome, time, trace };
         self.suite_counts.add(&result.outcome);
         if let Outcome::Failed(why) = &result.outcome {
-            self.say(&format!("FAILED     {}\n{}", result.title(), indented(&with_trace(why, &result.trace))));
+            let what = with_trace(why, &result.trace, TRACE_SHOWN);
+            self.say(&format!("FAILED     {}\n{}", result.title(), indented(&what)));
         } else {
             self.progress(&result.name);
         }
@@ -213,7 +218,7 @@ impl Report {
                     let _ = writeln!(text, "  ({why})");
                 }
                 Outcome::Failed(why) => {
-                    let _ = writeln!(text, "\n{}", indented(&with_trace(why, trace)));
+                    let _ = writeln!(text, "\n{}", indented(&with_trace(why, trace, usize::MAX)));
                 }
             }
         }
@@ -221,9 +226,15 @@ impl Report {
     }
 }
 
-/// What is wrong, and below it what went over the wire.
-fn with_trace(why: &str, trace: &str) -> String {
-    if trace.is_empty() { why.to_owned() } else { format!("{why}\non the wire:\n{}", indented(trace)) }
+/// What is wrong, and below it what went over the wire: the last `lines_max` lines of it.
+fn with_trace(why: &str, trace: &str, lines_max: usize) -> String {
+    let lines = trace.lines().count();
+    let which = match lines {
+        0 => return why.to_owned(),
+        _ if lines > lines_max => format!(" (the last {lines_max} of {lines} lines)"),
+        _ => String::new(),
+    };
+    format!("{why}\non the wire{which}:\n{}", indented(&process::tail(trace, lines_max)))
 }
 
 fn indented(text: &str) -> String {
@@ -257,6 +268,13 @@ mod tests {
     #[test]
     fn every_case_is_counted_once() {
         assert_eq!(report().finish().to_string(), "1 passed, 1 failed, 1 skipped");
+    }
+
+    #[test]
+    fn of_a_long_trace_the_end_is_printed() {
+        assert_eq!(with_trace("why", "", 2), "why");
+        assert_eq!(with_trace("why", "a\nb", 2), "why\non the wire:\n    a\n    b");
+        assert_eq!(with_trace("why", "a\nb\nc", 2), "why\non the wire (the last 2 of 3 lines):\n    b\n    c");
     }
 
     #[test]

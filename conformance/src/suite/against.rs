@@ -11,6 +11,9 @@ use crate::lua_tests::{LuaTest, Reader};
 use crate::outcome::Outcome;
 use crate::process;
 
+/// The protocols of which failures tell what went over the wire; `all` would show the bytes of everything else, too.
+const TRACED: &str = "mqtt,http,websocket,wsrpc,smtp,socks5";
+
 /// What files came to, and what went wrong besides their tests.
 pub type Ran = (Vec<LuaTest>, Option<String>);
 
@@ -46,7 +49,7 @@ pub fn run_files(
     whole: &dyn Fn(&str, &str) -> String,
     before: &str,
 ) -> Result<Ran, String> {
-    let mut running = command();
+    let mut only = Vec::new();
     if context.setting.case.is_some() {
         let mut list = command();
         list.arg("--list").args(&files);
@@ -58,15 +61,37 @@ pub fn run_files(
             files.retain(|file| wanted.iter().any(|(of, _)| of == file));
             // One case alone need not wait for the others of its file.
             if let [(_, name)] = wanted.as_slice() {
-                running.args(["--filter", name]);
+                only = vec!["--filter".to_owned(), (*name).to_owned()];
             }
         }
         if files.is_empty() {
             return Ok((Vec::new(), None));
         }
     }
-    running.args(files);
-    run(context, running, before)
+    let (traced, untraced): (Vec<String>, Vec<String>) =
+        files.into_iter().partition(|file| context.setting.read(file).is_ok_and(|source| is_traced(file, &source)));
+    let mut ran: Ran = (Vec::new(), None);
+    for (files, names) in [(traced, TRACED), (untraced, "")] {
+        if files.is_empty() {
+            continue;
+        }
+        let mut command = command();
+        command.args(&only).args(files);
+        if !names.is_empty() {
+            command.env("MOONWIRE_TRACE", names);
+        }
+        let (tests, wrong) = run(context, command, before)?;
+        ran.0.extend(tests);
+        ran.1 = ran.1.or(wrong);
+    }
+    Ok(ran)
+}
+
+/// Whether a case of a file that fails is to say what went over the wire: every one against a server, unless the file's
+/// head says `-- trace: none`, because too much goes over it.
+fn is_traced(file: &str, source: &str) -> bool {
+    let mut head = source.lines().take_while(|line| line.starts_with("--"));
+    file.starts_with("conformance/") && !head.any(|line| line.trim_end() == "-- trace: none")
 }
 
 /// Results that are compared with a file of `expected/`.
@@ -143,5 +168,18 @@ impl Comparison {
             context.report.case(name, test.outcome.clone(), Some(test.time));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_against_servers_are_traced_unless_their_file_says_otherwise() {
+        assert!(is_traced("conformance/http/odd_test.lua", "-- Odd.\nreturn {}\n"));
+        assert!(!is_traced("conformance/http/endurance_test.lua", "-- Gigabytes.\n-- trace: none\nreturn {}\n"));
+        assert!(is_traced("conformance/http/odd_test.lua", "return {}\n-- trace: none\n"), "not at its head");
+        assert!(!is_traced("lua/test/url_test.lua", "return {}\n"));
     }
 }
