@@ -19,6 +19,7 @@ mod peer;
 mod self_test;
 mod smtp;
 mod telemetry;
+mod trace;
 mod websocket;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ pub const SUITES: &[Suite] = &[
     browser::SUITE,
     http::SUITE,
     http_server::SUITE,
+    trace::SUITE,
     self_test::SUITE,
     lint::SUITE,
     cargo::SUITE,

@@ -210,6 +210,28 @@ return {
     test.equal((sum & 0xFFFF) + (sum >> 16), 0xFFFF)
   end,
 
+  ["what follows STARTTLS is a connection of its own in the capture"] = function()
+    local out, parts = paper()
+    local made = capture.new(out, "pcapng")
+    local connection = { side = "client", number = 1, port = 25, local_address = "10.0.0.1:5000", peer_address = "10.0.0.2:587" }
+    made:part(connection, 1)
+    made:bytes(connection, "sent", "STARTTLS", 1)
+    connection.tls = "TLS 1.3, X"
+    made:part(connection, 2)
+    made:bytes(connection, "sent", "EHLO", 3)
+    made:close(connection, 4)
+    local said = {}
+    for _, packet in ipairs(packets(table.concat(parts))) do
+      if packet.flags == 0x02 or #packet.bytes > 0 then said[#said + 1] = { packet.from, packet.bytes, packet.comment or "" } end
+    end
+    test.equal(said, {
+      { 5000, "", "connection #1, in truth port 587" },
+      { 5000, "STARTTLS", "" },
+      { 5001, "", "connection #1, in truth port 587, in truth from port 5000, under TLS 1.3, X" },
+      { 5001, "EHLO", "" },
+    })
+  end,
+
   ["both ends of a connection in one process are two connections in the capture"] = function()
     local out, parts = paper()
     local made = capture.new(out, "pcapng")

@@ -21,6 +21,7 @@ function tracing.hear(protocol, side, script, options)
   }))
   one.capture = {
     bytes = function(_, _, direction, bytes) captured[direction] = captured[direction] .. bytes end,
+    part = function() end,
     close = function() end,
     flush = function() end,
   }

@@ -200,12 +200,22 @@ end
 ---@param connection net.trace.Connection
 ---@param at number
 function Capture:close(connection, at)
+  local flow = self:part(connection, at)
+  if flow then self.names[flow.name] = nil end
+end
+
+--- TLS begins on a connection. What follows is one of its own: who reads the capture would take it for encrypted.
+---@param connection net.trace.Connection
+---@param at number
+---@return net.trace.Flow? flow
+function Capture:part(connection, at)
   local flow = self.flows[connection]
-  if not flow then return end
+  if not flow then return nil end
   self:segment(flow, "sent", FIN | ACK, "", at)
   self:segment(flow, "received", FIN | ACK, "", at)
   self:segment(flow, "sent", ACK, "", at)
-  self.flows[connection], self.names[flow.name] = nil, nil
+  self.flows[connection] = nil
+  return flow
 end
 
 --- Hands what was written to the system.

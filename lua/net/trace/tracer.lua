@@ -199,6 +199,8 @@ end
 
 function EVENTS.secured(connection, what)
   connection.tls = what
+  local tracer = connection.tracer
+  if tracer.capture then tracer.capture:part(connection, tracer:wall()) end
   if connection.number then connection:print("*", nil, what) end
 end
 
