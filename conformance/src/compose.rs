@@ -9,6 +9,8 @@ use yaml_rust2::{Yaml, YamlLoader};
 pub struct Service {
     /// Its image, with variables filled in.
     pub image: String,
+    /// What it is for, and its own name: see the file.
+    pub profiles: Vec<String>,
     /// The command, run inside, that ends with status 0 once it serves; empty when the file has none.
     pub health: Vec<String>,
 }
@@ -27,7 +29,9 @@ pub fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<BT
         let image = service["image"].as_str().ok_or_else(|| format!("{name}: there is no image"))?;
         let image = fill(image, variable).map_err(|error| format!("{name}: {error}"))?;
         let health = health(&service["healthcheck"]["test"], variable).map_err(|error| format!("{name}: {error}"))?;
-        known.insert(name.to_owned(), Service { image, health });
+        let profiles = service["profiles"].as_vec().into_iter().flatten().filter_map(Yaml::as_str);
+        let profiles = profiles.map(str::to_owned).collect();
+        known.insert(name.to_owned(), Service { image, profiles, health });
     }
     Ok(known)
 }
@@ -78,6 +82,7 @@ mod tests {
 services:
   broker:
     image: ${MOONWIRE_IMAGE_BROKER:-example/broker:1.2}
+    profiles: [broker, mqtt]
     healthcheck:
       test: ["CMD-SHELL", "ask -p $${PORT:-1883} '$$SYS'"]
   web:
@@ -96,6 +101,13 @@ services:
         for (set, image) in [(None, "example/broker:1.2"), (Some(""), "example/broker:1.2"), (Some("mine"), "mine")] {
             assert_eq!(read(FILE, set).unwrap()["broker"].image, image);
         }
+    }
+
+    #[test]
+    fn a_service_says_what_it_is_for() {
+        let services = read(FILE, None).unwrap();
+        assert_eq!(services["broker"].profiles, ["broker", "mqtt"]);
+        assert!(services["mute"].profiles.is_empty());
     }
 
     #[test]

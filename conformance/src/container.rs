@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::compose::{self, Service};
 use crate::process;
-use crate::tools::Tool;
+use crate::tools::{Tool, python_program};
 
 /// What runs containers, and makes images where no registry answers. Docker, where it is, needs none of it.
 pub const NEEDS: &[Tool] = &[
@@ -25,6 +25,9 @@ pub const NEEDS: &[Tool] = &[
     Tool::of_package("iptables", "iptables"),
     Tool::of_package("debootstrap", "debootstrap"),
 ];
+
+/// Brings services of a compose file up and down where the engine is Podman; Docker has its own.
+pub const COMPOSE_TOOL: Tool = Tool::of_python("podman-compose", "podman-compose==1.5.0");
 
 /// Says how containers are run here.
 const ENGINE: &str = "conformance/images/engine";
@@ -38,8 +41,13 @@ const ENGINE_TIME_MAX: Duration = Duration::from_secs(60);
 const PULL_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 const BUILD_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
+/// How engines say that a registry cannot be reached, rather than that it has no such image.
+const SILENCE: [&str; 5] = ["dial tcp", "no such host", "timeout", "connection refused", "unreachable"];
+
 /// The containers that may live now, for [`end_all`], and the command that ends them.
 static LIVING: Mutex<BTreeMap<String, Engine>> = Mutex::new(BTreeMap::new());
+/// The projects that may be up now, for [`end_all`]: the words of the command that takes each down.
+static UP: Mutex<BTreeMap<String, Vec<OsString>>> = Mutex::new(BTreeMap::new());
 /// How many were named.
 static NAMED: AtomicUsize = AtomicUsize::new(0);
 
@@ -77,11 +85,57 @@ impl Engine {
         Ok(engine)
     }
 
+    fn is_podman(&self) -> bool {
+        self.words.last().is_some_and(|word| word == "podman")
+    }
+
+    /// What compose needs here, besides the engine.
+    pub fn compose_needs(&self) -> &'static [Tool] {
+        if self.is_podman() { &[COMPOSE_TOOL] } else { &[] }
+    }
+
     /// The command, to which arguments are added.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]);
         command
+    }
+
+    /// The command that brings services of a compose file up and down.
+    fn compose(&self) -> Command {
+        if !self.is_podman() {
+            let mut command = self.command();
+            command.arg("compose");
+            return command;
+        }
+        let mut command = Command::new("env");
+        command.args(self.words.iter().filter(|word| word.contains('='))).arg(python_program(COMPOSE_TOOL.program));
+        command
+    }
+
+    /// Whether containers run here, which an engine that answers does not promise.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn try_out(&self, image: &Image) -> Result<(), String> {
+        let mut command = self.command();
+        command.args(["run", "--rm", "--network", "host", "--pull", "never", "--entrypoint", "true", &image.name]);
+        let finished = process::run(command, ENGINE_TIME_MAX, |_, _| {})?;
+        if finished.succeeded() { Ok(()) } else { Err(finished.summary()) }
+    }
+
+    /// The names of the containers that are there, living or not, whose names begin like this.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn containers(&self, beginning: &str) -> Result<Vec<String>, String> {
+        let mut command = self.command();
+        command.args(["ps", "--all", "--format", "{{.Names}}"]);
+        let finished = process::run(command, ENGINE_TIME_MAX, |_, _| {})?;
+        if !finished.succeeded() {
+            return Err(finished.summary());
+        }
+        Ok(finished.stdout.lines().filter(|name| name.starts_with(beginning)).map(str::to_owned).collect())
     }
 
     fn has(&self, image: &str) -> bool {
@@ -100,7 +154,12 @@ impl Engine {
     /// Ends containers at once; what is gone already is no error.
     fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let mut command = self.command();
-        command.args(["rm", "--force", "--volumes"]).args(names);
+        command.args(["rm", "--force", "--volumes"]);
+        if self.is_podman() {
+            // Docker does both unasked: one that is gone keeps none from being removed, and nobody gets time to end.
+            command.args(["--ignore", "--time", "0"]);
+        }
+        command.args(names);
         let _ = process::run(command, ENGINE_TIME_MAX, |_, _| {});
     }
 }
@@ -116,10 +175,18 @@ fn version_in(said: &str) -> Option<&str> {
 pub struct Image {
     /// Its name, as the engine takes it.
     pub name: String,
-    /// Whether [`BUILD`] made it, because no registry answered.
-    pub built: bool,
+    /// Why [`BUILD`] made it, if it did.
+    pub built: Option<String>,
     /// The command, run inside, that ends with status 0 once it serves; empty when nobody knows one.
     pub health: Vec<String>,
+}
+
+impl Image {
+    /// Its name, and why it was built here, if it was.
+    pub fn described(&self) -> String {
+        let built = self.built.as_ref().map_or(String::new(), |why| format!(" (built here: {why})"));
+        format!("{}{built}", self.name)
+    }
 }
 
 /// Where images of this run come from.
@@ -128,8 +195,8 @@ pub struct Images {
     root: PathBuf,
     services: BTreeMap<String, Service>,
     found: BTreeMap<String, Image>,
-    /// What a registry said that did not answer: it is not asked again for each image.
-    unreachable: Option<String>,
+    /// Registries that did not answer: they are not asked again for each image.
+    silent: BTreeSet<String>,
 }
 
 /// The variable that names another image for a service of compose.yaml.
@@ -146,7 +213,17 @@ impl Images {
         let text = std::fs::read_to_string(root.join(COMPOSE)).map_err(|error| format!("{COMPOSE}: {error}"))?;
         let services =
             compose::parse(&text, &|name| env::var(name).ok()).map_err(|error| format!("{COMPOSE}: {error}"))?;
-        Ok(Self { root: root.to_owned(), services, found: BTreeMap::new(), unreachable: None })
+        Ok(Self { root: root.to_owned(), services, found: BTreeMap::new(), silent: BTreeSet::new() })
+    }
+
+    /// The services of compose.yaml.
+    pub fn services(&self) -> &BTreeMap<String, Service> {
+        &self.services
+    }
+
+    /// Whether an image of this service can be made here.
+    pub fn can_build(&self, service: &str) -> bool {
+        self.root.join("conformance/images").join(service).join("Containerfile").is_file()
     }
 
     /// The image of a service: here already, or pulled, or made here when no registry answers. One that a variable
@@ -161,28 +238,37 @@ impl Images {
         let known = self.services.get(service).ok_or_else(|| format!("{COMPOSE} has no service {service}"))?.clone();
         let variable = variable_of(service);
         let chosen = env::var(&variable).is_ok_and(|image| !image.is_empty());
-        let mut image = Image { name: known.image.clone(), built: false, health: known.health };
-        if !engine.has(&known.image) {
-            let pulled = match &self.unreachable {
-                Some(why) if !chosen => Err(why.clone()),
-                _ => engine.pull(&known.image),
-            };
-            if let Err(why) = pulled {
-                if chosen {
-                    return Err(format!("{variable}={}: {why}", known.image));
-                }
-                image.name = self.build(service).map_err(|error| format!("{}: {why}\n{error}", known.image))?;
-                image.built = true;
-                self.unreachable = Some(why);
+        let mut image = Image { name: known.image.clone(), built: None, health: known.health };
+        if !engine.has(&known.image)
+            && let Err(why) = self.pull(engine, &known.image)
+        {
+            if chosen {
+                return Err(format!("{variable}={}: {why}", known.image));
             }
+            image.name = self.build(service).map_err(|error| format!("{}: {why}; {error}", known.image))?;
+            image.built = Some(why);
         }
         self.found.insert(service.to_owned(), image.clone());
         Ok(image)
     }
 
+    fn pull(&mut self, engine: &Engine, image: &str) -> Result<(), String> {
+        let registry = image.split('/').next().unwrap_or_default();
+        if self.silent.contains(registry) {
+            return Err(format!("{registry} does not answer"));
+        }
+        engine.pull(image).map_err(|why| {
+            if SILENCE.iter().any(|words| why.contains(words)) {
+                self.silent.insert(registry.to_owned());
+                return format!("{registry} does not answer");
+            }
+            why
+        })
+    }
+
     fn build(&self, service: &str) -> Result<String, String> {
-        if !self.root.join("conformance/images").join(service).join("Containerfile").is_file() {
-            return Err(format!("and {BUILD} does not know how to make one"));
+        if !self.can_build(service) {
+            return Err(format!("{BUILD} makes no {service}"));
         }
         let mut command = Command::new(self.root.join(BUILD));
         command.arg(service);
@@ -274,8 +360,85 @@ impl Drop for Containers {
     }
 }
 
+/// A service of compose.yaml, brought up as a person does it, with the configuration in `compose/`. Dropping it takes
+/// it down.
+#[derive(Debug)]
+pub struct Project {
+    words: Vec<OsString>,
+    /// Its name: those of its containers and networks begin with it.
+    pub name: String,
+    service: String,
+}
+
+impl Project {
+    /// Brings a service up.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn up(root: &Path, engine: &Engine, image: &Image, service: &str, port: u16) -> Result<Self, String> {
+        let name = format!("moonwire-{}-{}", std::process::id(), NAMED.fetch_add(1, Ordering::Relaxed));
+        let compose = engine.compose();
+        let upper = service.to_uppercase().replace('-', "_");
+        let mut words: Vec<OsString> = vec!["env".into()];
+        words.push(format!("{}={}", variable_of(service), image.name).into());
+        words.push(format!("MOONWIRE_PORT_{upper}={port}").into());
+        words.push(compose.get_program().to_owned());
+        words.extend(compose.get_args().map(OsStr::to_owned));
+        words.extend(["--project-name", &name, "--file"].map(OsString::from));
+        words.push(root.join(COMPOSE).into());
+        words.extend(["--profile", service].map(OsString::from));
+        let project = Self { words, name: name.clone(), service: service.to_owned() };
+        let mut down = project.words.clone();
+        // Nobody has to be asked nicely: what it knew was for this once.
+        down.extend(["down", "--volumes", "--timeout", "1"].map(OsString::from));
+        lock(&UP).insert(name, down);
+        let finished = process::run(project.command(&["up", "--detach"]), PULL_TIME_MAX, |_, _| {})?;
+        if finished.succeeded() { Ok(project) } else { Err(finished.summary()) }
+    }
+
+    /// The command that runs a program beside the service.
+    pub fn exec(&self, program: &[String]) -> Command {
+        let mut command = self.command(&["exec", "-T", &self.service]);
+        command.args(program);
+        command
+    }
+
+    /// Takes it down.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn down(self) -> Result<(), String> {
+        let words = lock(&UP).remove(&self.name);
+        words.map_or(Ok(()), |words| take_down(&words))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).args(arguments);
+        command
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if let Some(words) = lock(&UP).remove(&self.name) {
+            let _ = take_down(&words);
+        }
+    }
+}
+
+fn take_down(words: &[OsString]) -> Result<(), String> {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    let finished = process::run(command, ENGINE_TIME_MAX, |_, _| {})?;
+    if finished.succeeded() { Ok(()) } else { Err(finished.summary()) }
+}
+
 /// Ends every container started here, at once: for an interrupted harness.
 pub fn end_all() {
+    for words in std::mem::take(&mut *lock(&UP)).values() {
+        let _ = take_down(words);
+    }
     let living = std::mem::take(&mut *lock(&LIVING));
     if let Some(engine) = living.values().next() {
         engine.remove(living.keys().map(String::as_str));
@@ -292,7 +455,7 @@ mod tests {
 
     fn containers() -> Containers {
         let engine = Engine { words: vec!["env".into(), "A=b".into(), "true".into()], version: "podman 4.3.1".into() };
-        let image = Image { name: "example/broker:1".into(), built: false, health: Vec::new() };
+        let image = Image { name: "example/broker:1".into(), built: None, health: Vec::new() };
         Containers::new(engine, BTreeMap::from([("broker", image)]), vec!["/tmp/x".into(), "/tmp/y".into()])
     }
 

@@ -273,6 +273,7 @@ fn setting(options: &Options, temporary: &Path) -> Result<Setting, String> {
         case: options.case.clone(),
         server: options.server.clone(),
         way: way(options)?,
+        sample: false,
         seed: options.seed,
         accept: options.accept,
         temporary: temporary.to_owned(),

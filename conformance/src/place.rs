@@ -84,10 +84,7 @@ impl Place {
     /// In words: "native", or the engine and the images.
     pub fn way(&self) -> String {
         let Some(containers) = &self.containers else { return "native".to_owned() };
-        let image = |image: &crate::container::Image| {
-            format!("{}{}", image.name, if image.built { " (built here: the registry does not answer)" } else { "" })
-        };
-        let images: Vec<String> = containers.images().values().map(image).collect();
+        let images: Vec<String> = containers.images().values().map(crate::container::Image::described).collect();
         format!("{} with {}", containers.engine(), images.join(", "))
     }
 

@@ -235,6 +235,16 @@ impl Process {
         signal_group(group_of(&self.child), Signal::CONT);
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Interrupts it as Ctrl-C does, and does not wait.
+    pub fn interrupt(&self) {
+        signal_group(group_of(&self.child), Signal::INT);
+    }
+
     /// Whether it has ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {

@@ -5,6 +5,7 @@ mod browser;
 mod cargo;
 mod chance;
 mod check;
+mod containers;
 mod docs;
 mod examples;
 mod http;
@@ -79,6 +80,7 @@ pub const SUITES: &[Suite] = &[
     http_server::SUITE,
     trace::SUITE,
     self_test::SUITE,
+    containers::SUITE,
     lint::SUITE,
     cargo::SUITE,
 ];
@@ -139,6 +141,8 @@ pub struct Setting {
     pub server: Option<String>,
     /// Where servers run.
     pub way: Way,
+    /// Only servers that have images, and of suites that repeat themselves over transports only a part.
+    pub sample: bool,
     /// Where what is left to chance begins.
     pub seed: Option<u64>,
     /// Write down what comes out as what is expected from now on.
@@ -170,7 +174,8 @@ impl Setting {
 
     /// Whether cases against this kind of server are to run.
     pub fn wants_server(&self, kind: &server::Kind) -> bool {
-        self.server.as_deref().is_none_or(|name| name == kind.name)
+        let sampled = !self.sample || !kind.images.is_empty();
+        sampled && self.server.as_deref().is_none_or(|name| name == kind.name)
     }
 
     /// Files below the folder `path` of the project that end in `ending`, sorted; as paths from the top folder on.
@@ -243,6 +248,12 @@ impl<'a> Context<'a> {
         Context { setting, report, deadline: Instant::now() + time_max, time_max, servers: self.servers }
     }
 
+    /// The same with the same report: what the suite comes to are results of this one.
+    pub fn part<'b>(&'b mut self, suite: &Suite, setting: &'b Setting) -> Context<'b> {
+        let time_max = suite.time_max.min(self.time_left());
+        Context { setting, report: self.report, deadline: Instant::now() + time_max, time_max, servers: self.servers }
+    }
+
     /// Results from here on are against this kind of server; false when cases against it are not to run.
     pub fn against(&mut self, kind: &server::Kind) -> bool {
         self.report.against(Some(kind.name));
@@ -304,6 +315,14 @@ impl<'a> Context<'a> {
         Ok((server, certificates))
     }
 
+    /// What runs containers, and where images come from.
+    ///
+    /// # Errors
+    /// In words, with what to install.
+    pub fn harbour(&mut self) -> Result<&mut Harbour, String> {
+        self.servers.harbour(self.setting)
+    }
+
     /// The present outcome when tools are missing.
     ///
     /// # Errors
@@ -318,15 +337,23 @@ impl<'a> Context<'a> {
 pub struct Servers {
     certificates: Option<Certificates>,
     harbour: Option<Harbour>,
-    running: BTreeMap<&'static str, Server>,
+    /// By their names and whether they run in containers: one kind may run in both ways.
+    running: BTreeMap<(&'static str, bool), Server>,
 }
 
 impl Servers {
+    fn harbour(&mut self, setting: &Setting) -> Result<&mut Harbour, String> {
+        match &mut self.harbour {
+            Some(harbour) => Ok(harbour),
+            none => Ok(none.insert(Harbour::find(&setting.root)?)),
+        }
+    }
+
     fn get(&mut self, setting: &Setting, kind: &'static server::Kind) -> Result<(&mut Server, &Certificates), Outcome> {
         let in_containers = matches!(setting.way, Way::Containers);
         need(&kind.needs(in_containers))?;
-        if in_containers && self.harbour.is_none() {
-            self.harbour = Some(Harbour::find(&setting.root).map_err(Outcome::Failed)?);
+        if in_containers {
+            self.harbour(setting).map_err(Outcome::Failed)?;
         }
         if self.certificates.is_none() {
             let folder = setting.temporary.join("certificates");
@@ -335,12 +362,13 @@ impl Servers {
             self.certificates = Some(made);
         }
         let Some(certificates) = &self.certificates else { return Err(Outcome::Failed("no certificates".into())) };
-        let server = match self.running.entry(kind.name) {
+        let server = match self.running.entry((kind.name, in_containers)) {
             Entry::Occupied(running) => running.into_mut(),
             Entry::Vacant(place) => {
                 let configuration = setting.root.join("conformance/servers").join(kind.name);
-                let harbour = self.harbour.as_mut();
-                let server = Server::start(kind, &configuration, &setting.temporary, certificates, harbour);
+                let harbour = self.harbour.as_mut().filter(|_| in_containers);
+                let folder = setting.temporary.join(if in_containers { "containers" } else { "native" });
+                let server = Server::start(kind, &configuration, &folder, certificates, harbour);
                 place.insert(server.map_err(Outcome::Failed)?)
             }
         };
@@ -352,8 +380,9 @@ impl Servers {
     /// # Errors
     /// What the system said.
     pub fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
-        for (name, server) in &self.running {
-            fs::copy(server.log(), folder.join(format!("{name}.log")))?;
+        for ((name, in_containers), server) in &self.running {
+            let way = if *in_containers { "-container" } else { "" };
+            fs::copy(server.log(), folder.join(format!("{name}{way}.log")))?;
         }
         Ok(())
     }
@@ -404,6 +433,7 @@ pub mod tests {
             case: case.map(str::to_owned),
             server: None,
             way: Way::Native,
+            sample: false,
             seed: None,
             accept: false,
             temporary: root.to_owned(),

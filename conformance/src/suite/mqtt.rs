@@ -48,6 +48,14 @@ impl Flavour {
     fn name(self) -> String {
         [self.version, self.transport].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
+
+    /// Whether it is in a sample: each version and each transport once, and what is in one of them only.
+    fn is_sampled(self) -> bool {
+        !matches!(
+            (self.version, self.transport),
+            (Some("5"), Some("tls" | "ws")) | (Some("3.1.1"), Some("tcp" | "wss"))
+        )
+    }
 }
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
@@ -203,7 +211,8 @@ fn run_flavour(
 fn flavours(setting: &Setting) -> Result<Vec<(Flavour, Vec<String>)>, String> {
     let mut flavours: Vec<(Flavour, Vec<String>)> = Vec::new();
     for file in setting.files(FOLDER, "_test.lua")? {
-        for flavour in run_for(&setting.read(&file)?).map_err(|error| format!("{file}: {error}"))? {
+        let all = run_for(&setting.read(&file)?).map_err(|error| format!("{file}: {error}"))?;
+        for flavour in all.into_iter().filter(|flavour| !setting.sample || flavour.is_sampled()) {
             match flavours.iter_mut().find(|(known, _)| *known == flavour) {
                 Some((_, files)) => files.push(file.clone()),
                 None => flavours.push((flavour, vec![file.clone()])),
@@ -253,6 +262,18 @@ mod tests {
         assert_eq!(names("-- run for: version, websocket\n"), ["5 ws", "5 wss", "3.1.1 ws", "3.1.1 wss"]);
         assert_eq!(names("local x\n-- run for: once\n").len(), 4, "not at the head");
         assert!(run_for("-- run for: fun\n").unwrap_err().contains("`fun`"));
+    }
+
+    #[test]
+    fn a_sample_has_each_version_and_each_transport() {
+        let sampled = |source| -> Vec<String> {
+            run_for(source).unwrap().into_iter().filter(|flavour| flavour.is_sampled()).map(Flavour::name).collect()
+        };
+        assert_eq!(sampled(""), ["5 tcp", "3.1.1 tls"]);
+        assert_eq!(sampled("-- run for: version, websocket\n"), ["5 wss", "3.1.1 ws"]);
+        assert_eq!(sampled("-- run for: transport\n"), ["tcp", "tls"]);
+        assert_eq!(sampled("-- run for: version\n"), ["5", "3.1.1"]);
+        assert_eq!(sampled("-- run for: once\n"), [""]);
     }
 
     #[test]

@@ -58,6 +58,8 @@ const SIDES: [Side; 2] = [
         without: &["hostile_test.lua"],
     },
 ];
+/// The file about servers of our own only: not in a sample.
+const OF_OUR_OWN: &str = "hostile_test.lua";
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "60";
 
@@ -130,7 +132,9 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
         command
     };
     let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    let sample = context.setting.sample;
     files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
+    files.retain(|file| !sample || !file.ends_with(OF_OUR_OWN));
     let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
@@ -139,7 +143,9 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
     let results: Vec<_> = tests.into_iter().map(|test| (case_name(&test.file, &test.name), test)).collect();
     expected.report(context, &version, &results, complete)?;
     if side.has_own {
-        context.case(ATTACHMENT, |context| attachment(context, &environment).into());
+        if !sample {
+            context.case(ATTACHMENT, |context| attachment(context, &environment).into());
+        }
         context.case(OUTBOX, |context| outbox(context, &environment).into());
     }
     context.case(LIVES, |context| match context.server(side.kind) {
