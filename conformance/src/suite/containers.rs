@@ -13,7 +13,7 @@ use crate::container::{self, COMPOSE_TOOL, Images, Project};
 use crate::outcome::{Outcome, ServerRun};
 use crate::ports;
 use crate::process::{Ending, Process};
-use crate::server::{mosquitto, postfix, web};
+use crate::server::{mosquitto, nats, postfix, rabbitmq, web};
 use crate::tools::{self, Tool, is_root};
 
 /// The suite.
@@ -21,7 +21,7 @@ pub const SUITE: Suite = Suite {
     name: "containers",
     about: "parts of mqtt, http and smtp against servers in containers; compose.yaml by hand; nothing is left behind",
     needs: NEEDS,
-    servers: &[&mosquitto::KIND, &web::KIND, &postfix::KIND],
+    servers: &[&mosquitto::KIND, &rabbitmq::KIND, &nats::KIND, &web::KIND, &postfix::KIND],
     time_max: Duration::from_secs(30 * 60),
     cases: |setting| {
         Ok(Images::read(&setting.root)?.services().keys().map(|name| by_hand(name)).chain(own()).collect())
@@ -84,16 +84,21 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         }
     }
     let setting = Setting { way: Way::Containers, sample: true, ..context.setting.clone() };
-    for suite in PARTS {
+    for suite in PARTS.into_iter().filter(|suite| suite.servers.iter().any(|kind| setting.wants_server(kind))) {
         context.report.against(None);
         (suite.run)(&mut context.part(suite, &setting))?;
     }
     let services: Vec<String> = context.harbour()?.images.services().keys().cloned().collect();
-    for service in services {
+    let server = context.setting.server.clone();
+    let wanted = |service: &str| server.as_deref().is_none_or(|name| name == service);
+    for service in services.into_iter().filter(|service| wanted(service)) {
         context.report.against(Some(&service));
         context.case(&by_hand(&service), |context| serves_by_hand(context, &service).unwrap_or_else(Outcome::Failed));
     }
     context.report.against(None);
+    if !wanted(mosquitto::KIND.name) {
+        return Ok(());
+    }
     context.case(LEAVES_NOTHING, |context| leaves_nothing(context).into());
     Ok(())
 }

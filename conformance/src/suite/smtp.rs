@@ -77,6 +77,8 @@ const OUTBOX_TIME_MAX: Duration = Duration::from_secs(300);
 const CONNECTIONS: u32 = 2;
 /// `MOONWIRE_SMTP_OUTBOX=500,20,10` says how many messages, restarts and kills; this is what is done without it.
 const OUTBOX_DEFAULT: Trouble = Trouble { messages: 100, restarts: 5, kills: 4 };
+/// And in a sample.
+const OUTBOX_SAMPLE: Trouble = Trouble { messages: 30, restarts: 2, kills: 1 };
 
 /// Which listener is which variable.
 const VARIABLES: [(&str, &str, &str); 8] = [
@@ -211,12 +213,12 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn wanted() -> Result<Self, String> {
+    fn wanted(sample: bool) -> Result<Self, String> {
         match env::var("MOONWIRE_SMTP_OUTBOX") {
             Ok(text) => {
                 Self::parse(&text).ok_or_else(|| format!("MOONWIRE_SMTP_OUTBOX: {text:?} is not like 500,20,10"))
             }
-            Err(_) => Ok(OUTBOX_DEFAULT),
+            Err(_) => Ok(if sample { OUTBOX_SAMPLE } else { OUTBOX_DEFAULT }),
         }
     }
 
@@ -229,7 +231,7 @@ impl Trouble {
 
 /// Starts the script that puts messages and delivers them, kills it, restarts Postfix; then counts what arrived.
 fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> Result<(), String> {
-    let trouble = Trouble::wanted()?;
+    let trouble = Trouble::wanted(context.setting.sample)?;
     let store = context.setting.temporary.join("outbox.db");
     let start = |context: &Context<'_>| {
         let mut command = context.setting.moonwire();
