@@ -102,6 +102,7 @@ fn command(setting: &Setting, names: &[String], broker: Option<&str>) -> Result<
     if let Some(address) = broker {
         command.args(["--broker", address]);
     }
+    command.envs(setting.lua.iter().map(|folder| ("MOONWIRE_PATH", folder)));
     command.args(names);
     Ok(command)
 }

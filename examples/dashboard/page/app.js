@@ -133,6 +133,7 @@ let state = null;
 function showState() {
   const { device, relay, interval, broker, has_sensors: hasSensors } = state;
   $("name").textContent = device.name;
+  document.title = device.name;
   $("about").textContent = [device.model, device.system].filter(Boolean).join(" · ");
   charts.temperature.setMissing(hasSensors ? null : "This machine has no sensor of temperature");
   const pin = relay.output ? ` · ${relay.output}` : "";
