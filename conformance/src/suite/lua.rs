@@ -32,7 +32,12 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         command.arg("test");
         command
     };
-    let files = context.setting.files(FOLDER, "_test.lua")?;
+    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    // A case that is named as a whole is in one file, and the others need not be asked for theirs.
+    if let Some(of) = files.iter().find(|file| context.setting.case.iter().any(|case| case.starts_with(*file))).cloned()
+    {
+        files = vec![of];
+    }
     let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     for test in tests {
         let name = case_name(&test.file, &test.name);
