@@ -70,7 +70,8 @@ pub fn text(
         let _ = writeln!(text, "\nWhat is missing is installed by `conformance/run --install`, or by");
         let _ = writeln!(text, "  {}", tools::install_command(missing, tools::is_root()));
     }
-    let _ = writeln!(text, "\n{} suites, {} servers here, {} missing", suites.len(), here.len(), absent.len());
+    let suites = if suites.len() == 1 { "1 suite".to_owned() } else { format!("{} suites", suites.len()) };
+    let _ = writeln!(text, "\n{suites}; of their servers {} are here, {} are missing", here.len(), absent.len());
     Ok(text)
 }
 
@@ -167,7 +168,7 @@ mod tests {
             ]
         );
         assert!(lines[4].ends_with("apt-get install --no-install-recommends nothing"), "{lines:?}");
-        assert_eq!(lines[5], "1 suites, 1 servers here, 1 missing");
+        assert_eq!(lines[5], "1 suite; of their servers 1 are here, 1 are missing");
     }
 
     #[test]
@@ -175,7 +176,7 @@ mod tests {
         let containers = |setting: &mut Setting| setting.way = Way::Containers;
         let lines = listed(containers, &Ok("podman 4".to_owned()), false);
         assert_eq!(lines[1..3], ["here 1.2: native", "image: in a container (podman 4)"]);
-        assert_eq!(lines.last().unwrap(), "1 suites, 2 servers here, 0 missing");
+        assert_eq!(lines.last().unwrap(), "1 suite; of their servers 2 are here, 0 are missing");
         let lines = listed(containers, &Err("neither Podman nor Docker answers: try this".to_owned()), false);
         assert_eq!(lines[2], "image: neither natively nor in a container");
         assert_eq!(lines[3], "Servers cannot run in containers: neither Podman nor Docker answers: try this");

@@ -184,7 +184,8 @@ impl Report {
         if !self.ways.is_empty() {
             self.say(&terminal::ways(self));
         }
-        self.say(&format!("{} suites in {:.0} s", self.suites.len(), self.started.elapsed().as_secs_f64()));
+        let (suites, seconds) = (self.suites.len(), self.started.elapsed().as_secs_f64());
+        self.say(&format!("{suites} {} in {seconds:.0} s", if suites == 1 { "suite" } else { "suites" }));
         self.say(&counts.to_string());
         counts
     }
