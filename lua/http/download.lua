@@ -387,7 +387,9 @@ function Download:run(answer)
     local retry_after
     if err then
       failure = err
-      local passing = err.kind == "refused" and PASSING_STATUS[err.code] or PASSING[err.kind] and err.op ~= "http.save"
+      -- A handshake that the connection did not live through is as good as no connection.
+      local kind = err.kind == "tls" and cosocket.is_error(err.cause) and err.cause.kind or err.kind
+      local passing = kind == "refused" and PASSING_STATUS[err.code] or PASSING[kind] and err.op ~= "http.save"
       if not passing then return nil, err end
       local field = err.response and err.response.headers["Retry-After"]
       retry_after = field and date.retry_after(field)

@@ -43,6 +43,8 @@ end
 ---@return boolean
 function Client.is_temporary(err)
   local kind = err.kind
+  -- A handshake that the connection did not live through says nothing of certificates.
+  if kind == "tls" and cosocket.is_error(err.cause) then return Client.is_temporary(err.cause) end
   return kind == "closed" or kind == "timeout" or kind == "connect" or kind == "resolve" or kind == "io"
 end
 

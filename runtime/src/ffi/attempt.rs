@@ -181,7 +181,9 @@ impl Shared {
             Some(Code::Number(number)) => (Name::new(""), Some(*number)),
             None => (Name::new(""), None),
         };
-        Failure { kind: error.kind.as_str(), op: error.op, message: message.as_ptr(), len: message.len(), code, number }
+        let cause = error.cause.map(|cause| cause.kind.as_str());
+        let (start, len) = (message.as_ptr(), message.len());
+        Failure { kind: error.kind.as_str(), op: error.op, message: start, len, code, number, cause }
     }
 }
 

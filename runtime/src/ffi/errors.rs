@@ -19,6 +19,8 @@ pub(crate) struct Failure {
     pub(super) len: usize,
     pub(super) code: Name,
     pub(super) number: Option<i64>,
+    /// The kind of the error below, whose words are the same.
+    pub(super) cause: Option<&'static str>,
 }
 
 /// A short name by value.
@@ -44,10 +46,27 @@ pub(super) unsafe fn push_failure(state: Raw, failure: Failure) {
     // SAFETY: contract of `push`. The message is copied before anything else can run.
     unsafe {
         lua::lua_pushlstring(state, failure.message.cast(), failure.len);
+        if let Some(kind) = failure.cause {
+            lua::lua_pushvalue(state, -1);
+            push_error(state, kind, &failure);
+            lua::lua_rotate(state, -2, 1);
+        }
+        push_error(state, failure.kind, &failure);
+        if failure.cause.is_some() {
+            lua::lua_rotate(state, -2, 1);
+            lua::lua_setfield(state, -2, c"cause".as_ptr());
+        }
+    }
+}
+
+/// Makes an error of the message on the top of the stack, and puts it in its place.
+unsafe fn push_error(state: Raw, kind: &str, failure: &Failure) {
+    // SAFETY: contract of `push`.
+    unsafe {
         lua::lua_createtable(state, 0, 4);
         lua::lua_rotate(state, -2, 1);
         lua::lua_setfield(state, -2, c"message".as_ptr());
-        push_str(state, failure.kind);
+        push_str(state, kind);
         lua::lua_setfield(state, -2, c"kind".as_ptr());
         push_str(state, failure.op);
         lua::lua_setfield(state, -2, c"op".as_ptr());

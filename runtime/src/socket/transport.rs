@@ -38,14 +38,17 @@ impl TransportError {
 }
 
 impl TransportError {
-    /// The error of a handshake: whatever ended it, nobody got to talk.
+    /// The error of a handshake: whatever ended it, nobody got to talk. Its cause says when that was the connection, and
+    /// not TLS: then another try may end better.
     pub(crate) fn into_handshake_error(self) -> Error {
         let ended = match &self {
             TransportError::Io(error) => error.kind(),
-            TransportError::Blocked | TransportError::Tls(_) => io::ErrorKind::Other,
+            TransportError::Blocked | TransportError::Tls(_) => {
+                return Error { kind: Kind::Tls, ..self.into_error(Op::Handshake) };
+            }
         };
-        let mut error = self.into_error(Op::Handshake);
-        error.kind = Kind::Tls;
+        let cause = self.into_error(Op::Handshake);
+        let mut error = Error { kind: Kind::Tls, ..cause.clone() };
         match ended {
             io::ErrorKind::UnexpectedEof => {
                 error.message = "the other side closed the connection during the handshake".into();
@@ -55,7 +58,7 @@ impl TransportError {
             }
             _ => {}
         }
-        error
+        error.with_cause(cause)
     }
 }
 

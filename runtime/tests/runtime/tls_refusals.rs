@@ -169,6 +169,8 @@ fn a_peer_that_closes_during_the_handshake_is_a_tls_error() {
         local near, err = cosocket.connect("tls://" .. listener:local_address(), { tls = trusting() })
         fails("tls", near, err)
         matches(err.message, "during the handshake")
+        -- It was the connection, and not TLS.
+        assert(err.cause.kind == "closed", err.cause)
     "#);
 }
 
