@@ -104,7 +104,9 @@ function Session:await(now)
   local verb = self.first <= self.last and self.pending[self.first] or nil
   local name = verb == "greeting" and "greeting"
     or verb == "DATA" and "data"
-    or (verb == "." or verb == "BDAT" or verb == "BDAT LAST") and "done"
+    or (verb == "." or verb == "BDAT LAST") and "done"
+    -- One chunk of many is taken as a block of DATA is.
+    or verb == "BDAT" and "block"
     or verb == "QUIT" and "quit"
     or "command"
   if verb then
@@ -136,6 +138,7 @@ function Session:expire(now)
   local verb = self.first <= self.last and self.pending[self.first] or nil
   local what = verb == "greeting" and "did not greet"
     or (verb == "." or verb == "BDAT LAST") and "did not say whether it took the message"
+    or verb == "BDAT" and "does not take the message's bytes"
     or verb == "AUTH" and "did not answer AUTH"
     or verb and ("did not answer %s"):format(verb)
     or "does not take the message's bytes"

@@ -459,6 +459,20 @@ return {
       test.equal(client.deadline, 310)
     end,
 
+    ["each chunk but the last has the limit of a block, and the last that of the message's end"] = function()
+      local client = ready("250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+      assert(client:mail(envelope("b@x.org"), 0))
+      hear(client, "250 ok\r\n250 ok\r\n", 1)
+      assert(client:chunk(cosocket.buffer("abc"), false, 10))
+      test.equal(client.deadline, 190)
+      hear(client, "250 3 bytes\r\n", 11)
+      assert(client:chunk(cosocket.buffer("def"), false, 20))
+      assert(client:chunk(cosocket.buffer("ghi"), true, 20))
+      test.equal(client.deadline, 200)
+      hear(client, "250 3 bytes\r\n", 30)
+      test.equal(client.deadline, 630)
+    end,
+
     ["a server that is late is left"] = function()
       local client = ready()
       assert(client:mail(envelope("b@x.org"), 0))
