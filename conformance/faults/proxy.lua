@@ -87,6 +87,9 @@ Link.__index = Link
 function Link:finish(how)
   self.client[how](self.client)
   self.server[how](self.server)
+  -- Whoever is held back has nothing to wait for any more.
+  self.stalled = {}
+  self.go_on:set()
 end
 
 --- Has a fault happen. Answers whether the direction goes on.
@@ -340,8 +343,8 @@ end
 
 ---@private
 ---@async
-function Proxy:serve()
-  local listener = self.listener --[[@as cosocket.Listener]]
+---@param listener cosocket.Listener
+function Proxy:serve(listener)
   while true do
     local client = listener:accept()
     if not client then return end
@@ -371,7 +374,7 @@ function Proxy:listen(port)
   end
   self.listener = assert(listener, err)
   self.address = self.listener:local_address()
-  cosocket.spawn("fault proxy, accepting", self.serve, self)
+  cosocket.spawn("fault proxy, accepting", self.serve, self, self.listener)
 end
 
 ---@private

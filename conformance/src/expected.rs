@@ -10,6 +10,8 @@
 //! `passed` must give its reason, and counts as skipped. A reason that begins with `before VERSION:` holds for older
 //! servers only; from that version on the case has to pass. One that begins with `from VERSION:` holds for newer ones.
 //! The reason of a case that `lacks` something is the name of a feature that the server does not offer ([`Lacks`]).
+//! What hangs on the machine and not on the server says so behind `passed`: with a reason that begins with `or skipped:` it
+//! may be skipped.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,6 +47,11 @@ impl Known {
     /// Whether this holds for some versions only, and the others pass.
     fn is_of_some_versions(&self) -> bool {
         self.version_after("before ").is_some() || self.version_after("from ").is_some()
+    }
+
+    /// Whether it hangs on the machine whether the case can run.
+    fn may_be_skipped(&self) -> bool {
+        self.reason.as_deref().is_some_and(|reason| reason.starts_with("or skipped:"))
     }
 
     /// What a server of `version` is to give.
@@ -124,6 +131,7 @@ impl Expected {
         };
         match (known.word_for(version, lacks), actual) {
             ("passed", actual @ (Outcome::Passed | Outcome::Failed(_))) => actual,
+            ("passed", actual @ Outcome::Skipped(_)) if known.may_be_skipped() => actual,
             (word, actual) if word == actual.word() => {
                 Outcome::Skipped(format!("known to be {word}: {}", known.reason.as_deref().unwrap_or_default()))
             }
@@ -164,6 +172,9 @@ impl Expected {
                 (None, Some(known)) if *outcome == Outcome::Passed && known.is_of_some_versions() => {
                     (known.word.as_str(), known.reason.as_deref())
                 }
+                (None, Some(known)) if matches!(outcome, Outcome::Skipped(_)) && known.may_be_skipped() => {
+                    (known.word.as_str(), known.reason.as_deref())
+                }
                 (Some(feature), Some(known)) if of_some_versions(feature) => {
                     (known.word.as_str(), known.reason.as_deref())
                 }
@@ -174,7 +185,7 @@ impl Expected {
                 }
             };
             let _ = write!(text, "{word:<8} {name}");
-            if word != "passed" {
+            if word != "passed" || known.is_some_and(Known::may_be_skipped) {
                 let _ = write!(text, "{REASON}{}", reason.unwrap_or_default());
             }
             text.push('\n');
@@ -306,6 +317,22 @@ mod tests {
         assert_eq!(text, "lacks    a: five  # MQTT 5\n");
         let text = Expected::parse(&text, true).unwrap().accept(&lacks, [("a: five", &Outcome::Passed)]);
         assert_eq!(text, "passed   a: five\n", "the newer version says more");
+    }
+
+    #[test]
+    fn what_hangs_on_the_machine_may_be_skipped_and_must_not_fail() {
+        let text = "passed   network: netem  # or skipped: not every kernel has it\npassed   network: plain\n";
+        let (expected, lacks) = (Expected::parse(text, true).unwrap(), Lacks::default());
+        let skipped = || Outcome::Skipped("no netem".into());
+        let judged = |name, actual| expected.judge("", &lacks, name, actual);
+        assert_eq!(judged("network: netem", skipped()), skipped());
+        assert_eq!(judged("network: netem", Outcome::Passed), Outcome::Passed);
+        assert!(matches!(judged("network: netem", Outcome::Failed("x".into())), Outcome::Failed(_)));
+        assert!(matches!(judged("network: plain", skipped()), Outcome::Failed(_)));
+        for outcome in [&skipped(), &Outcome::Passed] {
+            let results = [("network: netem", outcome), ("network: plain", &Outcome::Passed)];
+            assert_eq!(expected.accept(&lacks, results), text);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod check;
 mod containers;
 mod docs;
 mod examples;
+mod faults;
 mod http;
 mod http_server;
 mod ledger;
@@ -79,6 +80,7 @@ pub const SUITES: &[Suite] = &[
     http::SUITE,
     http_server::SUITE,
     trace::SUITE,
+    faults::SUITE,
     self_test::SUITE,
     containers::SUITE,
     lint::SUITE,

@@ -77,7 +77,7 @@ fn case_name(file: &str, statement: &str) -> String {
 }
 
 /// Where the Lua files find the servers and the certificates.
-fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+pub(super) fn environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
     let ports: Vec<String> = web::KIND
         .listeners
         .iter()

@@ -5,7 +5,7 @@
 //! Where the broker is, it learns from its environment, which `mqtt/broker.lua` reads. With `--with URL` that is a broker
 //! of somebody else's: cases that need more than its address are skipped, and nothing is compared with what is expected.
 
-mod broker;
+pub(super) mod broker;
 mod document;
 
 use std::time::Duration;

@@ -162,6 +162,11 @@ fn case_name(file: &str, statement: &str) -> String {
     format!("{}: {statement}", topic_of(file))
 }
 
+/// Where the Lua files find Postfix and what belongs to it.
+pub(super) fn postfix_environment(server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+    environment(&SIDES[0], server, certificates)
+}
+
 /// Where the Lua files find the servers, the certificates and the keys.
 fn environment(side: &Side, server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
     let mut environment = Vec::new();

@@ -31,7 +31,8 @@ pub const SUITE: Suite = Suite {
 };
 
 pub(super) const KOSOKU: Tool = Tool::of_python("kosoku", "kosoku==0.1.0");
-const WEBSOCKETS: Tool = Tool::of_python("websockets", "websockets==17.4");
+/// An independent end.
+pub(super) const WEBSOCKETS: Tool = Tool::of_python("websockets", "websockets==17.4");
 
 /// What takes a run of every kind of case: all but compression, and of that some of each kind.
 const SOME: [&str; 12] =
@@ -96,7 +97,7 @@ fn ours(setting: &Setting, name: &str) -> Command {
 }
 
 /// Starts a server, and answers where it says it listens.
-fn start(command: Command) -> Result<(Process, String), Outcome> {
+pub(super) fn start(command: Command) -> Result<(Process, String), Outcome> {
     let mut server = Process::start(command).map_err(failed)?;
     let line = server.wait_for_line(START_TIME_MAX, |line| line.starts_with("listening on ")).map_err(failed)?;
     Ok((server, line.trim_start_matches("listening on ").to_owned()))
@@ -251,7 +252,7 @@ fn enough(cases: Vec<(String, Outcome)>) -> Result<Vec<(String, Outcome)>, Outco
 // Python websockets
 
 /// The program of the other end.
-fn peer(setting: &Setting) -> Command {
+pub(super) fn peer(setting: &Setting) -> Command {
     let mut command = setting.command(tools::python_program("python"));
     command.arg(script(setting, "peer.py"));
     command
