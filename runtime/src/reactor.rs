@@ -214,6 +214,13 @@ impl Core {
         }
     }
 
+    /// Sends the small writes of a stream.
+    pub(crate) fn flush(&mut self, id: SocketId) {
+        if let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) {
+            stream.flush(&mut self.pool);
+        }
+    }
+
     /// Sends the small writes of the task that has parked.
     pub(crate) fn flush_all(&mut self) {
         self.pool.part();

@@ -315,8 +315,12 @@ fn try_turn(
         Ok(_) => Attempt::Done(Answer::True),
         Err(Attempt::Wait(..)) if progress || nudged => Attempt::Done(Answer::True),
         Err(Attempt::Wait(..)) if until <= core.scheduler.clock.now() => Attempt::Failed(super::timed_out(Op::Turn)),
-        Err(Attempt::Wait(..)) if output.borrow().is_empty() => Attempt::Wait(Need::Reader(id), until),
-        Err(Attempt::Wait(..)) => Attempt::Wait(Need::Both(id), until),
+        Err(Attempt::Wait(..)) => {
+            // The other side can be at work while this wait is prepared.
+            core.flush(id);
+            let need = if output.borrow().is_empty() { Need::Reader(id) } else { Need::Both(id) };
+            Attempt::Wait(need, until)
+        }
         Err(other) => other,
     }
 }
