@@ -325,8 +325,8 @@ return {
   end,
 
   ["a large message arrives over a slow way, in slices, while the keep alive goes on"] = function()
-    local topic, payload = broker.topic(), test.random():bytes(200000)
-    local client, way = through({ up = { bandwidth = 100000 }, down = { slice = 5000 } }, { keep_alive = 2 })
+    local topic, payload = broker.topic(), test.random():bytes(300000)
+    local client, way = through({ up = { bandwidth = 100000 }, down = { slice = 5000 } }, { keep_alive = 3 })
     local inbox = broker.inbox(client, topic, { qos = 1 })
     local ticket = assert(client:publish_nowait(topic, payload, { qos = 1 }))
     assert(broker.soon("PUBACK", ticket.wait, ticket))

@@ -16,6 +16,8 @@ local PIECES_MAX = 64
 local PIECE_MAX = 16384
 --- Seconds that are sent at once where there is a bandwidth.
 local BANDWIDTH_STEP = 0.02
+--- Seconds that may be made up for.
+local CATCH_UP = 0.1
 --- Times that a port is tried to be had again, and seconds between them.
 local LISTEN_ATTEMPTS, LISTEN_DELAY = 50, 0.02
 
@@ -77,6 +79,7 @@ local ACCEPTS = { serve = true, silent = true, cut = true, reset = true }
 ---@field private stalled table<faults.Direction, boolean>
 ---@field private go_on cosocket.Event
 ---@field private happened table<faults.Direction, boolean> Whether the fault of the way has been.
+---@field private due table<faults.Direction, number> When the last piece was due where there is a bandwidth.
 ---@field private ended integer Directions that have ended.
 local Link = {}
 Link.__index = Link
@@ -141,7 +144,13 @@ function Link:hand_on(to, direction, way, data)
       return false
     end
     self.proxy.passed[direction] = self.proxy.passed[direction] + #piece
-    if way.bandwidth then cosocket.sleep(#piece / way.bandwidth) end
+    if way.bandwidth then
+      -- Counted from when the piece before was due: who wakes late makes up for that, though not for long silence.
+      local now = cosocket.now()
+      local due = math.max(self.due[direction] or now, now - CATCH_UP) + #piece / way.bandwidth
+      self.due[direction] = due
+      cosocket.sleep(math.max(0, due - now))
+    end
     if way.slice then cosocket.sleep(way.pause or 0) end
   end
   return true
@@ -328,6 +337,7 @@ function Proxy:join(client, number, plan)
     lost = {},
     stalled = {},
     happened = {},
+    due = {},
     go_on = cosocket.event(),
     ended = 0,
   }, Link)

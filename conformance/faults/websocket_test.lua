@@ -144,7 +144,7 @@ return {
   end,
 
   ["a receiver that takes nothing holds a sender back, who ends by its deadline"] = function()
-    local connection <close>, way = through(nil, { keep_alive = 0 })
+    local connection <close>, way = through(nil, { keep_alive = 0, close_timeout = 0.2 })
     way:stall("up")
     local sent, bytes = 0, ("x"):rep(1048576)
     local took, ok, err = timed(cosocket.deadline, 1, function()
