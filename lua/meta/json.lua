@@ -45,6 +45,16 @@ function json.decode(text, options) end
 ---@return cosocket.Error? err `protocol` or `limit`
 function json.encode(value, options) end
 
+---@class json.Codec
+---@field decode fun(text: string): any, cosocket.Error? As `json.decode`.
+---@field encode fun(value: any): string?, cosocket.Error? As `json.encode`.
+
+--- Both directions with options that are looked at once, and not with every text: worth it where texts are short and
+--- many.
+---@param options? json.EncodeOptions
+---@return json.Codec
+function json.codec(options) end
+
 --- Marks `table` (default: a new one) as an array, and answers it. The mark is a metatable.
 ---@generic T
 ---@param table? T[]

@@ -57,6 +57,22 @@ return {
     end
   end,
 
+  ["a codec keeps to its options in both directions"] = function()
+    local codec = json.codec({ depth_max = 2, size_max = 20, sort_keys = false })
+    test.equal(codec.decode('{"a":[1,null]}'), { a = json.array({ 1, json.null }) })
+    test.equal(json.is_array(codec.decode("[]")), true)
+    test.equal(codec.encode({ a = { 1, json.null } }), '{"a":[1,null]}')
+    test.fails("limit", codec.decode("[[[]]]"))
+    test.fails("limit", codec.encode({ { {} } }))
+    test.fails("limit", codec.decode((" "):rep(21)))
+    test.fails("limit", codec.encode(("x"):rep(20)))
+    test.fails("protocol", codec.decode("{"))
+    test.fails("protocol", codec.encode(print))
+    test.equal(json.codec({ indent = 1 }).encode({ 1 }), "[\n 1\n]")
+    test.raises("depth_mx", json.codec, { depth_mx = 1 })
+    test.raises("257", json.codec, { depth_max = 257 })
+  end,
+
   ["null is a value of its own, at any place"] = function()
     test.equal(json.decode("null"), json.null)
     test.equal(json.decode("[null,1]")[1], json.null)

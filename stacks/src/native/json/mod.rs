@@ -18,6 +18,8 @@ const DEPTH_CEILING: i64 = 256;
 /// How many bytes a text has, unless the options say otherwise.
 const SIZE_MAX: i64 = 16 * 1024 * 1024;
 const INDENT_MAX: i64 = 16;
+/// The options of `json.encode`, among which are those of `json.decode`.
+const OF_ENCODE: [&str; 4] = ["indent", "sort_keys", "depth_max", "size_max"];
 
 /// Bounds on one text.
 #[derive(Debug, Clone, Copy)]
@@ -52,15 +54,11 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     module.raw_set("decode", decode)?;
     let arrays = mark.clone();
     let encode = lua.create_function(move |lua, (value, options): (Value, Option<Table>)| {
-        let known = ["indent", "sort_keys", "depth_max", "size_max"];
-        let options = Options::new(lua, "json.encode", options, &known)?;
-        let style = encode::Style {
-            indent: options.integer("indent", 0..=INDENT_MAX, 0)? as usize,
-            sort_keys: options.boolean("sort_keys", true)?,
-        };
-        encode::encode(lua, &value, style, Limits::new(&options)?, &arrays)
+        let options = Options::new(lua, "json.encode", options, &OF_ENCODE)?;
+        encode::encode(lua, &value, style(&options)?, Limits::new(&options)?, &arrays)
     })?;
     module.raw_set("encode", encode)?;
+    module.raw_set("codec", lua.create_function(codec(&mark))?)?;
     let arrays = mark.clone();
     let array = lua.create_function(move |lua, table: Option<Table>| {
         let table = table.map_or_else(|| lua.create_table(), Ok)?;
@@ -77,6 +75,32 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     })?;
     module.raw_set("is_array", is_array)?;
     Ok(module)
+}
+
+fn style(options: &Options) -> mlua::Result<encode::Style> {
+    Ok(encode::Style {
+        indent: options.integer("indent", 0..=INDENT_MAX, 0)? as usize,
+        sort_keys: options.boolean("sort_keys", true)?,
+    })
+}
+
+/// Both directions with options that are looked at once: for every message of a connection that takes most of the time.
+fn codec(mark: &Table) -> impl Fn(&Lua, Option<Table>) -> mlua::Result<Table> + 'static {
+    let mark = mark.clone();
+    move |lua, options| {
+        let options = Options::new(lua, "json.codec", options, &OF_ENCODE)?;
+        let (limits, style) = (Limits::new(&options)?, style(&options)?);
+        let codec = lua.create_table()?;
+        let arrays = mark.clone();
+        let decode =
+            lua.create_function(move |lua, text: LuaString| decode::decode(lua, &text.as_bytes(), limits, &arrays))?;
+        codec.raw_set("decode", decode)?;
+        let arrays = mark.clone();
+        let encode =
+            lua.create_function(move |lua, value: Value| encode::encode(lua, &value, style, limits, &arrays))?;
+        codec.raw_set("encode", encode)?;
+        Ok(codec)
+    }
 }
 
 /// The text of `value` on one line, in at most `size` bytes; `None` when it has none.
