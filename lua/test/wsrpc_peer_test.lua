@@ -208,6 +208,22 @@ return {
     test.equal(peer:call("fast"), "fast")
   end,
 
+  ["calls that end at once are within the limit, however many come together"] = function()
+    local heard = 0
+    local server <close>, url = serve({
+      quick = function(i) return i end,
+      news = function() heard = heard + 1 end,
+    }, { calls_max = 2 })
+    local peer <close> = assert(wsrpc.connect(url))
+    cosocket.group(function()
+      for i = 1, 200 do
+        cosocket.spawn(function() test.equal(peer:call("quick", { i }), i) end)
+        assert(peer:notify("news", { i }))
+      end
+    end)
+    test.equal(heard, 200)
+  end,
+
   ["a stream's values come in order, and its end ends the loop"] = function()
     local server <close>, url = serve({
       count = {

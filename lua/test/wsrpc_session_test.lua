@@ -59,12 +59,23 @@ return {
       '{"jsonrpc":"2.0","id":7,"method":null}',
       '{"jsonrpc":"2.0","id":7}',
       '{"jsonrpc":"2.0","id":7,"method":"m","params":"text"}',
-      '{"jsonrpc":"2.0","id":7,"method":"m","params":null}',
     }) do
       local code, id = code_of(text)
       test.equal(code, -32600)
       test.equal(id, 7)
     end
+  end,
+
+  ["params that are null are none"] = function()
+    local server = new()
+    local events = assert(server:receive('{"jsonrpc":"2.0","id":7,"method":"m","params":null}', 0))
+    test.equal({ events[1].kind, events[1].call.params }, { "call", nil })
+    events = assert(server:receive('{"jsonrpc":"2.0","method":"m","params":null}', 0))
+    test.equal({ events[1].kind, events[1].call.id, events[1].call.params }, { "call" })
+    local text = '{"jsonrpc":"2.0","id":8,"method":"rpc.subscribe","params":{"subscription":1,"name":"s","credit":1,"params":null}}'
+    events = assert(server:receive(text, 0))
+    test.equal({ events[1].kind, events[1].publication.params }, { "subscribe" })
+    test.equal(server:take(), nil)
   end,
 
   ["what is no JSON is a parse error, and so is what nests too deep or holds a number that is none"] = function()
@@ -151,6 +162,33 @@ return {
       test.truthy(err)
       test.equal(sent(server)[1].error.code, -32603)
     end
+  end,
+
+  ["no message is longer than the other side takes, whatever stands around a value"] = function()
+    local client, server = new({ message_max = 200 }), new({ message_max = 200 })
+    local sent_longest = { request = 0, notify = 0, result = 0, value = 0 }
+    assert(client:subscribe("s", nil, 1000, "owner"))
+    local publication = carry(client, server)[1].publication
+    server:accept(publication)
+    carry(server, client)
+    for length = 1, 210 do
+      local text = ("x"):rep(length)
+      local calls = assert(server:receive(request(length), 0))
+      server:answer(calls[1].call, text)
+      for kind, try in pairs({
+        request = function() return client:request("m", { text }, "owner") end,
+        notify = function() return client:notify("m", { text }) end,
+        value = function() return server:emit(publication, text) end,
+      }) do
+        local before = server:take()
+        if before then sent_longest.result = math.max(sent_longest.result, #before) end
+        local ok, err = try()
+        if not ok then test.equal(err.kind, "limit") end
+        local made = client:take() or server:take()
+        if made then sent_longest[kind] = math.max(sent_longest[kind], #made) end
+      end
+    end
+    test.equal(sent_longest, { request = 200, notify = 200, result = 200, value = 200 })
   end,
 
   ["messages beyond the rate are refused, and those who go on are cut off"] = function()

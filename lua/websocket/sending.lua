@@ -198,6 +198,27 @@ Connection.send = cosocket.aside(function(self, text)
   return step(self, "text", text)
 end)
 
+--- Sends a text message if that takes no waiting: for who has other things to do. What the stream does not take at once
+--- waits here, and is `is_busy` until it is on its way; `flush` waits for that.
+---@param text string
+---@return true? accepted `nil` without an error: something else is on its way still.
+---@return cosocket.Error? err
+function Connection:try_send(text)
+  if self.err then return nil, self.err end
+  if self.sending or #self.output > 0 then return nil end
+  local ok, err = session_send(self, "text", text, 2)
+  if not ok then return nil, self.err or err end
+  local done, why = start(self)
+  if done == nil then return nil, why end
+  return true
+end
+
+--- Whether something that was sent is not on its way yet.
+---@return boolean
+function Connection:is_busy()
+  return not self.err and (self.sending ~= nil or #self.output > 0)
+end
+
 --- Sends a message of any bytes; else as `send`.
 ---@type async fun(self: websocket.Connection, bytes: string): true?, cosocket.Error?
 Connection.send_binary = cosocket.aside(function(self, bytes)

@@ -1,6 +1,10 @@
 --- Peers that are told the same: a text is made once and sent to each.
 
+local json = require("json")
 local message = require("wsrpc.message")
+
+--- What is too long for one is not sent to it.
+local ENCODING = { encode = json.encode, message_max = math.huge }
 
 ---@class wsrpc.Group
 ---@field private peers table<wsrpc.Peer, true>
@@ -57,7 +61,7 @@ end
 ---@return integer count How many were told.
 function Group:notify(method, params)
   if type(method) ~= "string" then error("notify: the method must be a string", 2) end
-  local text, err = message.request(nil, method, params, {})
+  local text, err = message.request(nil, method, params, ENCODING)
   if not text then error(("notify: %s"):format((err --[[@as cosocket.Error]]).message), 2) end
   local count = 0
   for _, peer in ipairs(self:list()) do

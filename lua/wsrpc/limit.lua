@@ -1,6 +1,7 @@
 --- What the other side may make grow, and how often it may speak.
 
 local cosocket = require("cosocket")
+local json = require("json")
 
 --- Bytes of a message, in either direction.
 local MESSAGE_MAX = 1048576
@@ -44,14 +45,15 @@ limit.options = {
 
 --- What sessions with the same limits share.
 ---@class wsrpc.Config: wsrpc.Limits
----@field decoding json.DecodeOptions
----@field encoding json.EncodeOptions
+---@field decode fun(text: string): any, cosocket.Error?
+---@field encode wsrpc.Encode
 
 ---@param limits? wsrpc.Limits
 ---@return wsrpc.Config
 function limit.config(limits)
   limits = limits or {}
   local message_max, depth_max = limits.message_max or MESSAGE_MAX, limits.depth_max or DEPTH_MAX
+  local codec = json.codec({ depth_max = depth_max, size_max = message_max, sort_keys = false })
   return {
     message_max = message_max,
     depth_max = depth_max,
@@ -60,8 +62,8 @@ function limit.config(limits)
     subscriptions_max = limits.subscriptions_max or SUBSCRIPTIONS_MAX,
     batch_max = limits.batch_max or BATCH_MAX,
     rate = limits.rate or RATE,
-    decoding = { depth_max = depth_max, size_max = message_max },
-    encoding = { depth_max = depth_max, size_max = message_max, sort_keys = false },
+    decode = codec.decode,
+    encode = codec.encode,
   }
 end
 

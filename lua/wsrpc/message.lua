@@ -1,10 +1,23 @@
 --- JSON-RPC 2.0 messages as texts: https://www.jsonrpc.org/specification. Clauses in this stack's comments are its own.
 
+local cosocket = require("cosocket")
 local json = require("json")
 
-local encode = json.encode
+--- The mark of arrays. To compare with it takes less than to ask `json.is_array`.
+local ARRAY = getmetatable(json.array())
+
+--- Makes the text of a value, within the limits of a connection.
+---@alias wsrpc.Encode fun(value: any): string?, cosocket.Error?
+
+--- How messages are made.
+---@class wsrpc.Encoding
+---@field encode wsrpc.Encode
+---@field message_max number
 
 local message = {}
+
+--- Bytes of a name up to which it is looked at here whether it can stand in a text as it is.
+local PLAIN_MAX = 64
 
 --- Codes of error objects (5.1), and ours among those that it leaves to servers.
 message.code = {
@@ -52,56 +65,98 @@ function message.fault(code, text, data)
   return { code = code, message = text or WORDS[code] or "Server error", data = data }
 end
 
----@param id string|number|lightuserdata
----@return string
-local function id_text(id)
-  if math.type(id) == "integer" then return tostring(id) end
-  return encode(id) --[[@as string]]
+--- A value as it stands in a text; joining makes texts of integers by itself.
+---@param value any
+---@param encode wsrpc.Encode
+---@return string|integer|nil text
+---@return cosocket.Error? err
+local function text_of(value, encode)
+  if math.type(value) == "integer" then return value end
+  return encode(value)
+end
+
+--- A message, if the other side takes it: it would close the connection for a longer one.
+---@param text string
+---@param config wsrpc.Encoding
+---@return string? text
+---@return cosocket.Error? err
+local function whole(text, config)
+  if #text <= config.message_max then return text end
+  local words = ("the message has %d bytes, and message_max allows %d"):format(#text, config.message_max)
+  return nil, cosocket.error("limit", "wsrpc", words)
 end
 
 --- A request, or a notification when there is no `id` (4).
 ---@param id string|number|nil
 ---@param method string
 ---@param params table|nil
----@param options json.EncodeOptions
+---@param config wsrpc.Encoding
 ---@return string? text
 ---@return cosocket.Error? err What has no JSON form, or is too long.
-function message.request(id, method, params, options)
-  local name, err = encode(method, options)
-  if not name then return nil, err end
+function message.request(id, method, params, config)
+  local encode = config.encode
+  local name, text, err
+  if #method <= PLAIN_MAX and not method:find("[^%w_.$/-]") then
+    name = '"' .. method .. '"'
+  else
+    name, err = encode(method)
+    if not name then return nil, err end
+  end
   local tail = "}"
   if params ~= nil then
-    local text
-    text, err = encode(params, options)
+    text, err = encode(params)
     if not text then return nil, err end
     tail = ',"params":' .. text .. "}"
   end
-  if id == nil then return '{"jsonrpc":"2.0","method":' .. name .. tail end
-  return '{"jsonrpc":"2.0","id":' .. id_text(id) .. ',"method":' .. name .. tail
+  if id == nil then return whole('{"jsonrpc":"2.0","method":' .. name .. tail, config) end
+  return whole('{"jsonrpc":"2.0","id":' .. text_of(id, encode) .. ',"method":' .. name .. tail, config)
+end
+
+--- A stream's value: `rpc.next` for a subscription.
+---@param subscription string|integer
+---@param value any
+---@param config wsrpc.Encoding
+---@return string? text
+---@return cosocket.Error? err
+function message.value(subscription, value, config)
+  local encode = config.encode
+  local text, err = text_of(value, encode)
+  if not text then return nil, err end
+  local name = text_of(subscription, encode)
+  return whole('{"jsonrpc":"2.0","method":"rpc.next","params":{"subscription":' .. name .. ',"value":' .. text .. "}}", config)
 end
 
 --- A response with a result (5).
 ---@param id string|number|lightuserdata
 ---@param result any
----@param options json.EncodeOptions
+---@param config wsrpc.Encoding
 ---@return string? text
 ---@return cosocket.Error? err
-function message.result(id, result, options)
-  local text, err = encode(result, options)
+function message.result(id, result, config)
+  local encode = config.encode
+  local text, err = text_of(result, encode)
   if not text then return nil, err end
-  return '{"jsonrpc":"2.0","id":' .. id_text(id) .. ',"result":' .. text .. "}"
+  return whole('{"jsonrpc":"2.0","id":' .. text_of(id, encode) .. ',"result":' .. text .. "}", config)
 end
 
 --- A response with an error (5.1).
 ---@param id string|number|lightuserdata
 ---@param fault wsrpc.Fault
----@param options json.EncodeOptions
+---@param config wsrpc.Encoding
 ---@return string? text
 ---@return cosocket.Error? err
-function message.failure(id, fault, options)
-  local text, err = encode(fault, options)
+function message.failure(id, fault, config)
+  local encode = config.encode
+  local text, err = encode(fault)
   if not text then return nil, err end
-  return '{"jsonrpc":"2.0","id":' .. id_text(id) .. ',"error":' .. text .. "}"
+  return '{"jsonrpc":"2.0","id":' .. text_of(id, encode) .. ',"error":' .. text .. "}"
+end
+
+--- Whether a value is an array, as `json.decode` marks them.
+---@param value any
+---@return boolean
+function message.is_array(value)
+  return getmetatable(value) == ARRAY
 end
 
 --- Whether a value is an error object, whoever made it.

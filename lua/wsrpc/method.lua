@@ -2,8 +2,9 @@
 
 local cosocket = require("cosocket")
 local json = require("json")
+local message = require("wsrpc.message")
 
-local is_array, null = json.is_array, json.null
+local is_array, null = message.is_array, json.null
 
 --- Arguments that a method may be given by position.
 local ARGUMENTS_MAX = 200
@@ -132,7 +133,7 @@ local function fits(value, parameter)
   return false
 end
 
---- The arguments of a call.
+--- The arguments of a call. The params are used up.
 ---@param one wsrpc.Method
 ---@param params table|nil
 ---@return table? arguments
@@ -145,12 +146,10 @@ function method.arguments(one, params)
     if by_name then return { params }, 1 end
     local count = #params
     if count > ARGUMENTS_MAX then return nil, ("at most %d params"):format(ARGUMENTS_MAX) end
-    local list = {}
     for i = 1, count do
-      local value = params[i]
-      if value ~= null then list[i] = value end
+      if params[i] == null then params[i] = nil end
     end
-    return list, count
+    return params, count
   end
   local given = params or {}
   if by_name then
@@ -163,18 +162,17 @@ function method.arguments(one, params)
   elseif #given > #known then
     return nil, ("%d params at most"):format(#known)
   end
-  local list = {}
   for i, parameter in ipairs(known) do
     local value = given[i]
     if value == nil then
       if parameter.required ~= false then return nil, ("%s is missing"):format(parameter.name) end
     elseif not fits(value, parameter) then
       return nil, ("%s is of the wrong type"):format(parameter.name)
-    elseif value ~= null then
-      list[i] = value
+    elseif value == null then
+      given[i] = nil
     end
   end
-  return list, #known
+  return given, #known
 end
 
 --- A parameter or result for readers.

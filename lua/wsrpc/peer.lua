@@ -63,6 +63,7 @@ local OVER = setmetatable({}, { __tostring = function() return "the connection i
 ---@field package closed boolean For good.
 ---@field package opened cosocket.Event
 ---@field package ended cosocket.Event
+---@field package idle boolean? The task that sends has nothing to do.
 ---@field package wake cosocket.Event There is something to send.
 ---@field package room cosocket.Event Not too much waits to be sent.
 ---@field package cut cosocket.Error? Why we ended the connection.
@@ -115,10 +116,18 @@ end
 
 -- Sending -----------------------------------------------------------------------
 
---- Starts what is queued on its way; cuts a peer off for whom too much waits.
+--- Starts what is queued on its way; cuts a peer off for whom too much waits. What can go at once needs no other task.
 function Peer:flush()
   local current = self.session
   if not current or current.first > current.last then return end
+  if self.idle then
+    local connection = self.connection --[[@as websocket.Connection]]
+    repeat
+      local sent, err = connection:try_send(current.output[current.first])
+      if sent or err then current:take() end
+    until not sent or current.first > current.last
+    if current.first > current.last and not connection:is_busy() then return end
+  end
   self.wake:set()
   if current.output_bytes > (self.options.queue_max or QUEUE_MAX) then
     self:cut_off(close_code.policy_violation, "too slow: too much waits to be read")
@@ -171,6 +180,10 @@ end
 local function send_all(self, connection, current)
   local seconds = self.options.send_timeout or SEND_TIMEOUT
   local function burst()
+    if connection:is_busy() then
+      local ok, err = connection:flush()
+      if not ok then return nil, err end
+    end
     for _ = 1, BURST do
       local text = current:take()
       if not text then return true end
@@ -180,10 +193,12 @@ local function send_all(self, connection, current)
     return true
   end
   while true do
-    if current.first > current.last then
+    if current.first > current.last and not connection:is_busy() then
       self.wake:clear()
       self.room:set()
+      self.idle = true
       self.wake:wait()
+      self.idle = false
     end
     local ok, err = cosocket.deadline(seconds, burst)
     if not ok then
@@ -264,6 +279,8 @@ local function receive_all(self, connection, current)
           ON[event.kind](self, current, event)
         end
         self:flush()
+        -- Many may have come at once: those that need not wait shall end before more are refused.
+        if current:is_full() then cosocket.sleep(0) end
       end
     end
   end
@@ -309,7 +326,7 @@ end
 ---@return cosocket.Error err
 function Peer:run(connection, again, everyone)
   local current, why = session.new(self.config), nil
-  self.session, self.connection, self.cut, self.err = current, connection, nil, nil
+  self.session, self.connection, self.cut, self.err, self.idle = current, connection, nil, nil, false
   local guard <close> = setmetatable({}, {
     __close = function()
       if not connection.err then connection:close(close_code.going_away) end

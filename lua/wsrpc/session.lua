@@ -23,7 +23,7 @@ local message = require("wsrpc.message")
 local streaming = require("wsrpc.session.streaming")
 
 local code, fault = message.code, message.fault
-local decode, is_array, null = json.decode, json.is_array, json.null
+local is_array, null = message.is_array, json.null
 
 local session = {}
 
@@ -121,7 +121,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Session:notify(method, params)
-  local text, err = message.request(nil, method, params, self.config.encoding)
+  local text, err = message.request(nil, method, params, self.config)
   if not text then return nil, err end
   self:post(text)
   return true
@@ -144,6 +144,12 @@ function Session:finish()
 end
 
 -- Receiving -------------------------------------------------------------------
+
+--- Whether one more call of the other side would be refused.
+---@return boolean
+function Session:is_full()
+  return self.call_count >= self.config.calls_max
+end
 
 ---@param id any
 ---@return boolean
@@ -171,14 +177,15 @@ local function take(self, value, batch, now, events)
     self:take_response(value, events)
     return true
   end
-  local id, wrong
+  local id, params, wrong
   local allowed = limit.within_rate(self, now)
   if allowed == nil then return nil end
   if not is_object then
     wrong = code.invalid_request
   else
-    id = value.id
-    local params = value.params
+    id, params = value.id, value.params
+    -- 4.2 wants a structure or nothing; clients such as jsonrpsee write null for nothing.
+    if params == null then params = nil end
     if id ~= nil and not valid_id(id) then
       id, wrong = nil, code.invalid_request
     elseif value.jsonrpc ~= "2.0" or type(value.method) ~= "string" or params ~= nil and type(params) ~= "table" then
@@ -188,17 +195,17 @@ local function take(self, value, batch, now, events)
       return self:respond(batch, id, message.failure(
         id,
         fault(code.invalid_request, "a call with this id is running"),
-        config.encoding
+        config
       ) --[[@as string]]) or true
     end
   end
   if wrong then
     -- 5: the id is Null when it could not be told
     id = id == nil and null or id
-    self:respond(batch, id, message.failure(id, fault(wrong), config.encoding) --[[@as string]])
+    self:respond(batch, id, message.failure(id, fault(wrong), config) --[[@as string]])
     return true
   end
-  local method, params = value.method, value.params
+  local method = value.method
   if id == nil then
     local control = CONTROL[method]
     if control then
@@ -209,7 +216,7 @@ local function take(self, value, batch, now, events)
     end
   elseif not allowed or self.call_count >= config.calls_max then
     local why = fault(allowed and code.busy or code.rate_exceeded)
-    self:respond(batch, id, message.failure(id, why, config.encoding) --[[@as string]])
+    self:respond(batch, id, message.failure(id, why, config) --[[@as string]])
     return true
   end
   ---@type wsrpc.InboundCall
@@ -234,7 +241,7 @@ end
 ---@return cosocket.Error? err The end; `code` is the one to close with.
 function Session:receive(text, now)
   local config, events = self.config, {}
-  local value, err = decode(text, config.decoding)
+  local value, err = config.decode(text)
   local ok = true
   if err then
     if limit.within_rate(self, now) == nil then
@@ -242,14 +249,14 @@ function Session:receive(text, now)
     else
       -- 4.2 of RFC 8259 calls it no JSON; deep nesting is refused by the parser, too.
       local why = err.kind == "limit" and "nested too deep, or too long" or nil
-      self:post(message.failure(null, fault(code.parse_error, why), config.encoding) --[[@as string]])
+      self:post(message.failure(null, fault(code.parse_error, why), config) --[[@as string]])
     end
   elseif is_array(value) then
     local count = #value
     if count == 0 or count > config.batch_max then
       local why = count > 0 and ("a batch may have %d requests"):format(config.batch_max) or nil
       ok = limit.within_rate(self, now) ~= nil
-      self:post(message.failure(null, fault(code.invalid_request, why), config.encoding) --[[@as string]])
+      self:post(message.failure(null, fault(code.invalid_request, why), config) --[[@as string]])
     else
       local batch = { waiting = 0, bytes = 1, texts = {}, open = true }
       for _, entry in ipairs(value) do

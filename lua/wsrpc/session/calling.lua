@@ -39,7 +39,7 @@ function Session:request(method, params, owner)
     return limit.reached("calls wait", self.pending_count, "pending_max")
   end
   local id = self.last_id + 1
-  local text, err = message.request(id, method, params, config.encoding)
+  local text, err = message.request(id, method, params, config)
   if not text then return nil, err end
   self.last_id = id
   self.pending[id] = owner
@@ -66,7 +66,7 @@ function Session:batch(entries)
       id = self.last_id + #ids + 1
       ids[#ids + 1] = id
     end
-    local text, err = message.request(id, entry.method, entry.params, config.encoding)
+    local text, err = message.request(id, entry.method, entry.params, config)
     if not text then return nil, err end
     texts[i] = text
     bytes = bytes + #text + 1
@@ -141,7 +141,7 @@ function Session:respond(batch, id, text)
   if not batch then return self:post(text) end
   if batch.bytes + #text + 1 > self.config.message_max then
     local short = fault(code.internal_error, "the answers to the batch are too long")
-    text = message.failure(id, short, self.config.encoding) --[[@as string]]
+    text = message.failure(id, short, self.config) --[[@as string]]
   end
   batch.bytes = batch.bytes + #text + 1
   table.insert(batch.texts, text)
@@ -167,9 +167,9 @@ end
 function Session:fail(call, wrong)
   if not conclude(self, call) then return end
   local id = call.id --[[@as string|number]]
-  local text = message.failure(id, wrong, self.config.encoding)
+  local text = message.failure(id, wrong, self.config)
   -- Data that has no JSON form, or is too long, stays here.
-  text = text or message.failure(id, fault(wrong.code), self.config.encoding) --[[@as string]]
+  text = text or message.failure(id, fault(wrong.code), self.config) --[[@as string]]
   local batch = call.batch
   self:respond(batch, id, text)
   if batch then
@@ -188,7 +188,7 @@ function Session:answer(call, result)
     conclude(self, call)
     return true
   end
-  local text, err = message.result(call.id, result, self.config.encoding)
+  local text, err = message.result(call.id, result, self.config)
   if not text then
     self:fail(call, fault(code.internal_error))
     return nil, err

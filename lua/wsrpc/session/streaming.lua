@@ -40,8 +40,9 @@ local Session = {}
 function Session:emit(publication, value)
   if publication.over then return nil, cosocket.error("closed", "wsrpc.emit", "the subscriber has ended the stream") end
   if publication.credit <= 0 then return false end
-  local ok, err = self:notify("rpc.next", { subscription = publication.id, value = value })
-  if not ok then return nil, err end
+  local text, err = message.value(publication.id, value, self.config)
+  if not text then return nil, err end
+  self:post(text)
   publication.credit = publication.credit - 1
   return true
 end
@@ -104,6 +105,7 @@ local function take_subscribe(self, call, events)
   local id = params and params.subscription
   local credit = params and math.tointeger(params.credit)
   local inner = params and params.params
+  if inner == null then inner = nil end
   if
     not params
     or not valid_subscription(id)
