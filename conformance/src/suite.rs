@@ -23,6 +23,7 @@ mod smtp;
 mod telemetry;
 mod trace;
 mod websocket;
+mod wsrpc;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -76,6 +77,7 @@ pub const SUITES: &[Suite] = &[
     mqtt_cluster::SUITE,
     smtp::SUITE,
     websocket::SUITE,
+    wsrpc::SUITE,
     browser::SUITE,
     http::SUITE,
     http_server::SUITE,

@@ -268,7 +268,7 @@ pub fn outcome_of(line: &str) -> Option<(String, Outcome)> {
 }
 
 /// What it printed of its cases.
-fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
+pub(super) fn outcomes(finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
     let cases: Vec<_> = finished.stdout.lines().filter_map(outcome_of).collect();
     if cases.is_empty() || !finished.succeeded() {
         return Err(Outcome::Failed(finished.summary()));
