@@ -14,6 +14,8 @@
 --   moonwire bench/contestant.lua wsecho port=P              says WebSocket messages back, for idle ones
 --   moonwire bench/contestant.lua ws port=P n=N size=S kind=text|binary window=W
 --                                                            N messages of S bytes to a server that says them back, W under way
+--   moonwire bench/contestant.lua wsrpcserve port=P          serves the JSON-RPC method `sum`
+--   moonwire bench/contestant.lua wsrpc port=P n=N window=W  N calls of `sum` over one connection, W of them under way
 --   moonwire bench/contestant.lua http port=P n=N conc=C     N GETs over C connections (url=U for any server)
 --   moonwire bench/contestant.lua httpstream port=P          a body of 256 MiB, counted piece by piece
 --
@@ -171,6 +173,28 @@ function rows.ws()
   end
   tell(count, started, count * #message)
   connection:close()
+end
+
+function rows.wsrpcserve()
+  assert(require("wsrpc").serve("tcp://127.0.0.1:" .. options.port, { sum = function(a, b) return a + b end }))
+end
+
+function rows.wsrpc()
+  local count, window = tonumber(options.n), tonumber(options.window)
+  local peer <close> = assert(require("wsrpc").connect("ws://127.0.0.1:" .. options.port .. "/rpc"))
+  local begun = 0
+  local started = cosocket.now()
+  cosocket.group(function()
+    for _ = 1, window do
+      cosocket.spawn(function()
+        while begun < count do
+          begun = begun + 1
+          assert(assert(peer:call("sum", { 1, 2 })) == 3)
+        end
+      end)
+    end
+  end)
+  tell(count, started, 0)
 end
 
 --- Another harness names the server by its URL.

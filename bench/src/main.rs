@@ -14,6 +14,7 @@ mod mqtt;
 mod report;
 mod roles;
 mod rows;
+mod rpc;
 mod servers;
 mod stats;
 mod tls;
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
 /// Runs the rows, every one once before any a second time, and prints the table.
 fn measure(options: Options) -> Result<()> {
     let bench = Bench::new(options.moonwire)?;
-    let rows = if options.rows.is_empty() { Row::ALL.to_vec() } else { options.rows };
+    let rows = if options.rows.is_empty() { bench.possible_rows() } else { options.rows };
     let mut table = Table::new(&rows);
     for run in 0..options.runs {
         for (at, row) in rows.iter().enumerate() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::Result;
-use crate::{http, load, machine, mail, mqtt, servers, tls, web};
+use crate::{http, load, machine, mail, mqtt, rpc, servers, tls, web};
 
 /// The `name=value` words of a command line.
 struct Words(HashMap<String, String>);
@@ -63,6 +63,8 @@ pub fn play(mut words: impl Iterator<Item = String>) -> Result<()> {
             let (count, size, window) = (words.number("n")?, words.number("size")?, words.number("window")?);
             web::send(port, count, size, words.text("kind")? == "text", window)
         }
+        "wsrpcserve" => rpc::serve(port),
+        "wsrpc" => rpc::call(port, words.number("n")?, words.number("window")?),
         "mqtt-sink" => mqtt::serve(port),
         "mqttpub" => {
             let (count, size, window) = (words.number("n")?, words.number("size")?, words.number("window")?);

@@ -35,6 +35,11 @@ const FLOOD: [usize; 2] = [1_500_000, 600_000];
 /// Clients of the row `mqttidle`, unless the limit of open files forbids.
 const IDLE_CLIENTS: usize = 2000;
 
+/// Calls of one run of the rows `wsrpc...`.
+const CALLS: usize = 100_000;
+/// Calls under way at a time.
+const CALLS_UNDER_WAY: usize = 32;
+
 /// GETs of one run with one in flight.
 const GETS: usize = 10_000;
 
@@ -121,6 +126,15 @@ pub enum Row {
     Smtp,
     /// Messages to a WebSocket server that echoes them.
     Ws,
+    /// JSON-RPC calls over WebSocket, made and served.
+    #[value(name = "wsrpc")]
+    WsRpc,
+    /// The same beside jsonrpsee.
+    #[value(name = "wsrpcrust")]
+    WsRpcRust,
+    /// The same beside Python's websockets.
+    #[value(name = "wsrpcpython")]
+    WsRpcPython,
     /// GETs, one and many in flight.
     Http,
     /// Messages to an MQTT server that acknowledges them.
@@ -147,6 +161,9 @@ impl fmt::Display for Row {
             Row::Tls => "tls",
             Row::Smtp => "smtp",
             Row::Ws => "ws",
+            Row::WsRpc => "wsrpc",
+            Row::WsRpcRust => "wsrpcrust",
+            Row::WsRpcPython => "wsrpcpython",
             Row::Http => "http",
             Row::MqttPub => "mqttpub",
             Row::MqttSub => "mqttsub",
@@ -158,7 +175,7 @@ impl fmt::Display for Row {
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 12] = [
+    pub const ALL: [Row; 15] = [
         Row::Lines,
         Row::Echo,
         Row::Idle,
@@ -166,6 +183,9 @@ impl Row {
         Row::Tls,
         Row::Smtp,
         Row::Ws,
+        Row::WsRpc,
+        Row::WsRpcRust,
+        Row::WsRpcPython,
         Row::MqttPub,
         Row::MqttSub,
         Row::MqttIdle,
@@ -217,6 +237,18 @@ impl Row {
                 Metric { name: "httpstream, TLS", unit: "B/s", claim: RatioAtLeast(1.0) },
                 Metric { name: "httpstream, peak", unit: "MiB", claim: AtMost(8.0) },
             ],
+            Row::WsRpc => &[
+                Metric { name: "wsrpc, made", unit: "calls/s", claim: AtLeast(60_000.0) },
+                Metric { name: "wsrpc, served", unit: "calls/s", claim: AtLeast(60_000.0) },
+            ],
+            Row::WsRpcRust => &[
+                Metric { name: "wsrpc, made, jsonrpsee", unit: "calls/s", claim: RatioAtLeast(1.0) },
+                Metric { name: "wsrpc, served, jsonrpsee", unit: "calls/s", claim: RatioAtLeast(1.0) },
+            ],
+            Row::WsRpcPython => &[
+                Metric { name: "wsrpc, made, Python", unit: "calls/s", claim: RatioAtLeast(2.0) },
+                Metric { name: "wsrpc, served, Python", unit: "calls/s", claim: RatioAtLeast(2.0) },
+            ],
             Row::Ws => &[
                 Metric { name: "ws, 32 B", unit: "messages/s", claim: RatioAtLeast(0.75) },
                 Metric { name: "ws, 64 KiB", unit: "messages/s", claim: RatioAtLeast(0.75) },
@@ -253,6 +285,9 @@ impl Row {
                 let done = [bench.get(side, "httpstream", &[], false)?, bench.get(side, "httpstream", &[], true)?];
                 let peak = done.iter().filter_map(|done| done.peak).fold(0.0, f64::max) / 1024.0;
                 Ok(done.iter().map(|done| done.n / done.secs).chain([peak]).map(Measured::from).collect())
+            }
+            Row::WsRpc | Row::WsRpcRust | Row::WsRpcPython => {
+                [false, true].map(|served| bench.calls(self, side, served)).into_iter().collect()
             }
             Row::Ws => [(200_000, 32, "text", 32), (10_000, 65_536, "binary", 2)]
                 .map(|case| bench.web(side, case))
@@ -409,6 +444,63 @@ impl Bench {
         Ok((done.n / done.secs).into())
     }
 
+    /// Calls a second over one connection: of a client to the reference's server, or of the reference's client to a
+    /// server (`served`).
+    fn calls(&self, row: Row, side: Side, served: bool) -> Result<Measured> {
+        let port = free_port()?;
+        let (count, window) = (CALLS.to_string(), CALLS_UNDER_WAY.to_string());
+        let end = |part: &str| match (row, side) {
+            (Row::WsRpcRust, Side::Reference) => {
+                let mut command = Command::new(self.jsonrpsee());
+                match part {
+                    "wsrpcserve" => command.args(["server", &port.to_string()]),
+                    _ => command.args(["load", &format!("ws://127.0.0.1:{port}/rpc"), &count, &window]),
+                };
+                command
+            }
+            (Row::WsRpcPython, Side::Reference) => {
+                let mut command = Command::new(python());
+                command.arg("-B").arg(self.contestant.with_file_name("rpc_peer.py"));
+                match part {
+                    "wsrpcserve" => command.args(["serve", &port.to_string()]),
+                    _ => command.args(["call", &format!("ws://127.0.0.1:{port}/rpc"), &count, &window]),
+                };
+                command
+            }
+            _ => with_words(self.side(side, part), port, &count, &window),
+        };
+        let other = |part: &str| with_words(self.role(part), port, &count, &window);
+        let (mut server, mut client) =
+            if served { (end("wsrpcserve"), other("wsrpc")) } else { (other("wsrpcserve"), end("wsrpc")) };
+        let server = Running::server(&mut server, port)?;
+        let before = machine::seconds_on_core(server.id());
+        let done = Running::client(&mut client)?.done()?;
+        let spent = machine::seconds_on_core(server.id()).zip(before).map(|(after, before)| after - before);
+        let cost = spent.filter(|_| served).map(|spent| spent * 1e6 / done.n);
+        Ok(Measured { value: done.n / done.secs, cost })
+    }
+
+    /// jsonrpsee's end, which is built by its own command.
+    fn jsonrpsee(&self) -> PathBuf {
+        let target = self.myself.ancestors().nth(2).unwrap_or(Path::new("target"));
+        target.join("wsrpc-jsonrpsee/release/wsrpc-jsonrpsee")
+    }
+
+    /// All rows but those whose reference is not installed; says which are left out.
+    pub fn possible_rows(&self) -> Vec<Row> {
+        let mut rows = Row::ALL.to_vec();
+        for (row, program) in [(Row::WsRpcRust, self.jsonrpsee()), (Row::WsRpcPython, python())] {
+            if !program.is_file() {
+                eprintln!(
+                    "moonwire-bench: without {}, the row {row} is left out: see bench/README.md",
+                    program.display()
+                );
+                rows.retain(|one| *one != row);
+            }
+        }
+        rows
+    }
+
     /// Messages a second for each QoS, and the peak of the client's resident memory in MiB, whichever QoS it is of.
     fn mqtt(
         &self,
@@ -471,4 +563,17 @@ impl Bench {
         let done = Running::client(&mut client)?.done()?;
         Ok((done.n / done.secs).into())
     }
+}
+
+/// The words that both ends of the rows `wsrpc...` take.
+fn with_words(mut command: Command, port: u16, count: &str, window: &str) -> Command {
+    command.args([format!("port={port}"), format!("n={count}"), format!("window={window}")]);
+    command
+}
+
+/// Python with `websockets`, as `conformance/run --install` makes it.
+fn python() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from).join(".cache");
+    cache.unwrap_or_else(home).join("moonwire-conformance/python/bin/python")
 }

@@ -55,7 +55,7 @@ pub fn hold(port: u16, connections: usize) -> Result<()> {
     let begun = Instant::now();
     let mut held = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let mut socket = connect(port)?;
+        let mut socket = connect(port, "/")?;
         socket.send(Message::text("ping"))?;
         socket.read()?;
         held.push(socket.get_ref().try_clone()?);
@@ -65,12 +65,13 @@ pub fn hold(port: u16, connections: usize) -> Result<()> {
     Ok(())
 }
 
-fn connect(port: u16) -> Result<WebSocket<TcpStream>> {
+/// A connection to a server on the loopback.
+pub fn connect(port: u16, path: &str) -> Result<WebSocket<TcpStream>> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
     let request = Request::builder()
-        .uri(format!("ws://127.0.0.1:{port}/"))
+        .uri(format!("ws://127.0.0.1:{port}{path}"))
         .header("Host", "127.0.0.1")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
@@ -84,7 +85,7 @@ fn connect(port: u16) -> Result<WebSocket<TcpStream>> {
 
 /// Sends `count` messages of `size` bytes, `window` of them under way, and waits until all have come back.
 pub fn send(port: u16, count: usize, size: usize, text: bool, window: usize) -> Result<()> {
-    let mut socket = connect(port)?;
+    let mut socket = connect(port, "/")?;
     let payload = "x".repeat(size);
     let message = if text { Message::text(payload) } else { Message::binary(payload.into_bytes()) };
     let begun = Instant::now();
