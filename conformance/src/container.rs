@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -89,9 +89,18 @@ impl Engine {
         self.words.last().is_some_and(|word| word == "podman")
     }
 
-    /// What compose needs here, besides the engine.
-    pub fn compose_needs(&self) -> &'static [Tool] {
-        if self.is_podman() { &[COMPOSE_TOOL] } else { &[] }
+    /// Why services of a compose file cannot be brought up here; nothing when they can.
+    pub fn lacks_compose(&self) -> Option<String> {
+        if self.is_podman() {
+            let missing = crate::tools::missing([COMPOSE_TOOL]);
+            let help = || crate::tools::install_command(&missing, crate::tools::is_root());
+            return (!missing.is_empty()).then(|| format!("{}: {}", crate::tools::sentence(&missing), help()));
+        }
+        let mut command = self.compose();
+        command.arg("version");
+        let finished = process::run(command, ENGINE_TIME_MAX, |_, _| {});
+        let is_there = finished.is_ok_and(|finished| finished.succeeded());
+        (!is_there).then(|| "Docker lacks its plugin compose: https://docs.docker.com/compose/install".to_owned())
     }
 
     /// The command, to which arguments are added.
@@ -151,8 +160,8 @@ impl Engine {
         if finished.succeeded() { Ok(()) } else { Err(process::tail(&finished.stderr, 1)) }
     }
 
-    /// Ends containers at once; what is gone already is no error.
-    fn remove<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    /// The command that ends containers at once; what is gone already is no error.
+    fn removal<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = self.command();
         command.args(["rm", "--force", "--volumes"]);
         if self.is_podman() {
@@ -160,7 +169,7 @@ impl Engine {
             command.args(["--ignore", "--time", "0"]);
         }
         command.args(names);
-        let _ = process::run(command, ENGINE_TIME_MAX, |_, _| {});
+        command
     }
 }
 
@@ -354,7 +363,8 @@ impl Drop for Containers {
     fn drop(&mut self) {
         let names: BTreeSet<String> = lock(&self.names).drain(..).map(|(_, name)| name).collect();
         if !names.is_empty() {
-            self.engine.remove(names.iter().map(String::as_str));
+            let command = self.engine.removal(names.iter().map(String::as_str));
+            let _ = process::run(command, ENGINE_TIME_MAX, |_, _| {});
         }
         lock(&LIVING).retain(|name, _| !names.contains(name));
     }
@@ -413,8 +423,8 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).args(arguments);
+        let mut command = command_of(&self.words);
+        command.args(arguments);
         command
     }
 }
@@ -427,21 +437,24 @@ impl Drop for Project {
     }
 }
 
-fn take_down(words: &[OsString]) -> Result<(), String> {
+fn command_of(words: &[OsString]) -> Command {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    let finished = process::run(command, ENGINE_TIME_MAX, |_, _| {})?;
+    command
+}
+
+fn take_down(words: &[OsString]) -> Result<(), String> {
+    let finished = process::run(command_of(words), ENGINE_TIME_MAX, |_, _| {})?;
     if finished.succeeded() { Ok(()) } else { Err(finished.summary()) }
 }
 
-/// Ends every container started here, at once: for an interrupted harness.
+/// Ends every container started here, at once: for an interrupted harness, which starts no other program any more.
 pub fn end_all() {
-    for words in std::mem::take(&mut *lock(&UP)).values() {
-        let _ = take_down(words);
-    }
+    let down = std::mem::take(&mut *lock(&UP));
     let living = std::mem::take(&mut *lock(&LIVING));
-    if let Some(engine) = living.values().next() {
-        engine.remove(living.keys().map(String::as_str));
+    let removal = living.values().next().map(|engine| engine.removal(living.keys().map(String::as_str)));
+    for mut command in down.values().map(|words| command_of(words)).chain(removal) {
+        let _ = command.stdin(Stdio::null()).output();
     }
 }
 

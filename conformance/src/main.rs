@@ -314,8 +314,8 @@ fn end_with_signals(temporary: &Path) {
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else { return };
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            container::end_all();
             process::end_all();
+            container::end_all();
             let _ = std::fs::remove_dir_all(&temporary);
             eprintln!("\nconformance/run: ended by signal {signal}");
             std::process::exit(128 + signal);

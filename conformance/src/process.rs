@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -22,6 +23,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The groups that live now, for [`end_all`].
 static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Whether [`end_all`] has begun.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Which of a program's two outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +138,16 @@ impl Process {
     /// # Errors
     /// What the system said.
     pub fn spawn(mut command: Command) -> std::io::Result<Self> {
+        let mut groups = lock_groups();
+        while ENDING.load(Ordering::SeqCst) {
+            // Everything is about to be gone, this thread with it: nothing starts any more that nobody would end.
+            drop(groups);
+            thread::park();
+            groups = lock_groups();
+        }
         let mut child = command.process_group(0).spawn()?;
-        lock_groups().insert(group_of(&child));
+        groups.insert(group_of(&child));
+        drop(groups);
         let (sender, events) = mpsc::channel();
         let mut open = 0;
         if let Some(stdout) = child.stdout.take() {
@@ -324,9 +336,10 @@ impl Drop for Process {
     }
 }
 
-/// Ends every program started here, at once: for an interrupted harness.
+/// Ends every program started here, at once, and lets none start any more: for an interrupted harness.
 pub fn end_all() {
     let groups = lock_groups();
+    ENDING.store(true, Ordering::SeqCst);
     for signal in [Signal::TERM, Signal::KILL] {
         for &group in groups.iter() {
             signal_group(group, signal);

@@ -124,8 +124,8 @@ fn serves_by_hand(context: &mut Context<'_>, service: &str) -> Result<Outcome, S
         Err(error) if can_build => return Err(error),
         Err(error) => return Ok(Outcome::Skipped(format!("there is no image: {error}"))),
     };
-    if let Err(skipped) = context.need(engine.compose_needs()) {
-        return Ok(skipped);
+    if let Some(reason) = engine.lacks_compose() {
+        return Ok(Outcome::Skipped(reason));
     }
     let profiles = &context.harbour()?.images.services()[service].profiles;
     let scheme = SCHEMES.iter().find(|(what, _)| profiles.iter().any(|profile| profile == what));
