@@ -69,11 +69,10 @@ impl Engine {
         let words: Vec<String> = finished.stdout.lines().map(str::to_owned).collect();
         if !finished.succeeded() || words.is_empty() {
             let missing = crate::tools::missing(NEEDS.iter().copied());
-            let help = if missing.is_empty() {
-                finished.stderr.trim().to_owned()
-            } else {
-                crate::tools::install_command(&missing, crate::tools::is_root())
-            };
+            if missing.is_empty() {
+                return Err(finished.stderr.trim().trim_start_matches("conformance/images/engine: ").to_owned());
+            }
+            let help = crate::tools::install_command(&missing, crate::tools::is_root());
             return Err(format!("neither Podman nor Docker answers: {help}"));
         }
         let mut engine = Self { words, version: String::new() };
