@@ -10,7 +10,7 @@
 --
 -- URL may be several, with commas between them.
 --
---     connected NAME CONNECTION              its number of this connection, from 1
+--     connected NAME CONNECTION PORT         its number of this connection, from 1, and where the broker is
 --     subscribed                             its subscription is made
 --     accepted TOPIC NUMBER                  the client has taken the message (with a store: it is on disk)
 --     acknowledged TOPIC NUMBER CONNECTION   PUBACK or PUBCOMP came
@@ -55,7 +55,10 @@ local client = assert(mqtt.connect(urls, {
   receive_maximum = 10000,
   wait = false,
   reconnect = { delay_min = 0.02, delay_max = 0.1 },
-  on_connected = function(client) say("connected", name, client:status().connections) end,
+  on_connected = function(client)
+    local status = client:status()
+    say("connected", name, status.connections, status.address:match("%d+$"))
+  end,
   on_disconnected = function(client)
     for ticket, what in pairs(on_their_way) do
       if ticket.state == "released" then say("owned", what, client:status().connections) end

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use crate::certificates::Certificates;
 use crate::outcome::{Outcome, ServerRun};
+use crate::place::Place;
 use crate::process::{self, Finished};
 use crate::report::Report;
 use crate::server::{self, Harbour, Server};
@@ -302,6 +303,18 @@ impl<'a> Context<'a> {
     /// How long this suite may still take.
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).min(self.time_max)
+    }
+
+    /// The suite goes on against this kind of server, which it starts by itself, and on this machine: it sends signals.
+    ///
+    /// # Errors
+    /// In words, when the server does not say its version.
+    pub fn against_own(&mut self, kind: &server::Kind) -> Result<(), String> {
+        self.against(kind);
+        let place = Place::new(&self.setting.temporary, &[], None);
+        let version = (kind.version)(&place)?;
+        self.report.server(ServerRun { name: kind.name.to_owned(), version, way: place.way() });
+        Ok(())
     }
 
     /// A server of this kind, started when it is first asked for. A case that asks for one is a case against it, unless

@@ -36,6 +36,8 @@ pub struct Ledger {
     pub ended: BTreeSet<String>,
     /// The last connection of each peer.
     pub connections: BTreeMap<String, u32>,
+    /// Where each peer was connected, one connection after the other.
+    pub ports: BTreeMap<String, Vec<u32>>,
     /// Peers that have subscribed.
     pub subscribed: u32,
     /// Peers that have published everything.
@@ -53,7 +55,10 @@ impl Ledger {
         match (words[0], message(), number(3)) {
             ("subscribed", ..) => self.subscribed += 1,
             ("published", ..) => self.published += 1,
-            ("connected", Some((name, connection)), _) => drop(self.connections.insert(name, connection)),
+            ("connected", Some((name, connection)), port) => {
+                self.ports.entry(name.clone()).or_default().extend(port);
+                self.connections.insert(name, connection);
+            }
             ("accepted", Some(message), _) => drop(self.accepted.insert(message)),
             ("acknowledged", Some(message), Some(connection)) => {
                 self.acknowledged.insert(message, connection);
@@ -81,6 +86,23 @@ impl Ledger {
     /// Whether all that was accepted has come.
     pub fn is_complete(&self) -> bool {
         self.accepted.is_subset(&self.came())
+    }
+
+    /// Whether all that was accepted from this peer has come, and its last message.
+    pub fn is_complete_of(&self, publisher: &str) -> bool {
+        let came = self.came();
+        let of = |topic: &str| publisher_of(topic) == publisher;
+        self.accepted
+            .iter()
+            .filter(|(topic, _)| of(topic))
+            .all(|message| came.contains(message) && self.ended.contains(&message.0))
+    }
+
+    /// Whether a peer published something, and all of it was acknowledged by this connection of its.
+    pub fn was_done_by(&self, publisher: &str, connection: usize) -> bool {
+        let own = self.acknowledged.iter().filter(|((topic, _), _)| publisher_of(topic) == publisher);
+        let connections: Vec<u32> = own.map(|(_, connection)| *connection).collect();
+        !connections.is_empty() && connections.iter().all(|other| *other as usize <= connection)
     }
 
     /// What was received, each message once.
@@ -219,6 +241,30 @@ mod tests {
         assert!(other.judge(Lapse::None).unwrap_err().contains("twice"));
         assert!(other.judge(Lapse::Memory).unwrap().contains("1 of QoS 2 again"));
         assert!(twice("received a/qos2/1 1 1").judge(Lapse::Memory).is_err());
+    }
+
+    #[test]
+    fn a_peer_is_done_with_all_its_messages_and_the_last_ones() {
+        let mut ledger = ledger(&["accepted a/qos1/1 1", "accepted b/qos1/1 1", "received a/qos1/1 1 1"]);
+        assert!(!ledger.is_complete_of("a") && !ledger.is_complete());
+        ledger.take("received a/qos1/1 end 1");
+        assert!(ledger.is_complete_of("a") && !ledger.is_complete_of("b") && !ledger.is_complete());
+        ledger.take("received b/qos1/1 1 1");
+        assert!(ledger.is_complete() && !ledger.is_complete_of("b"));
+    }
+
+    #[test]
+    fn a_publisher_is_done_once_everything_is_acknowledged() {
+        let ledger = ledger(&["acknowledged a/qos1/1 1 1", "acknowledged a/qos1/1 2 2", "acknowledged b/qos1/1 1 1"]);
+        assert!(!ledger.was_done_by("a", 1) && ledger.was_done_by("a", 2) && ledger.was_done_by("b", 1));
+        assert!(!ledger.was_done_by("w", 9), "who publishes nothing is never done");
+    }
+
+    #[test]
+    fn it_is_known_where_a_peer_was_connected() {
+        let ledger = ledger(&["connected a 1 1883", "connected b 1 1883", "connected a 2 1884", "connected a 3 1883"]);
+        assert_eq!(ledger.ports["a"], [1883, 1884, 1883]);
+        assert_eq!((ledger.connections["a"], ledger.ports["b"].len()), (3, 1));
     }
 
     #[test]
