@@ -220,7 +220,8 @@ function rows.http()
   all(function()
     while left > 0 do
       left = left - 1
-      bytes = bytes + #assert(client:get(url)).body
+      local body = assert(client:get(url)).body
+      bytes = bytes + #body
     end
   end)
   tell(count, started, bytes)
