@@ -28,7 +28,7 @@ local cosocket = {}
 ---| "limit"     # a limit of ours was reached
 ---| "resolve"   # the name has no address
 ---| "connect"   # no address could be reached
----| "tls"       # the handshake or the certificate failed
+---| "tls"       # the handshake or the certificate failed; `cause` is another kind when the connection did not live through it
 ---| "io"        # the system said no; `code` has its name
 ---| "argument"  # the caller made a mistake; raised, never returned
 
