@@ -8,7 +8,7 @@ local web = require("conformance.http.web")
 
 local CA = { ca = web.certificate("ca") }
 --- Seconds that who waits is willing to, and how much later it may know.
-local PATIENCE, SLACK = 0.5, 0.4
+local PATIENCE, SLACK = 0.5, 0.8
 --- Bytes of the file that is too large to be on its way at once, and what may be held of it.
 local BIG, HELD_MAX = 32 * 1048576, 12 * 1048576
 --- Memory in KiB that may come along with it.

@@ -11,7 +11,7 @@ local test = require("test")
 --- The shortest keep alive there is, in seconds, and when a client has noticed at the latest that nobody answers.
 local KEEP_ALIVE, NOTICED = 1, 2.5
 --- Seconds that a connection may take in these cases, and how much later it may know.
-local PATIENCE, SLACK = 0.5, 0.4
+local PATIENCE, SLACK = 0.5, 0.8
 
 local URL = broker.urls.tcp
 

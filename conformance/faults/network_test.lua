@@ -18,7 +18,7 @@ local IPTABLES, TC = setting("IPTABLES"), setting("TC")
 local PORTS = { http = HTTP:match("%d+$"), mqtt = MQTT:match("%d+$") }
 
 --- Seconds that who waits is willing to, and how much later it may know.
-local PATIENCE, SLACK = 0.5, 0.4
+local PATIENCE, SLACK = 0.5, 0.8
 --- The shortest keep alive there is, and when a client has noticed at the latest that nobody answers.
 local KEEP_ALIVE, NOTICED = 1, 2.5
 local PAGE_SIZE = 440000

@@ -7,7 +7,7 @@ local smtp = require("smtp")
 local test = require("test")
 
 --- Seconds that who waits is willing to, and how much later it may know.
-local PATIENCE, SLACK = 0.4, 0.4
+local PATIENCE, SLACK = 0.4, 0.8
 --- Seconds in which Postfix has handed on what it took.
 local ARRIVES = 10
 

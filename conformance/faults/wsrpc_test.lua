@@ -7,7 +7,7 @@ local wsrpc = require("wsrpc")
 
 --- Seconds of silence after which a side is asked for a sign of life, and may take to give one.
 local ALIVE = { keep_alive = 0.3, keep_alive_timeout = 0.3 }
-local PATIENCE, SLACK = 0.4, 0.4
+local PATIENCE, SLACK = 0.4, 0.8
 local RECONNECT = { delay_min = 0.01, delay_max = 0.05 }
 
 --- A server whose streams and calls are counted, and a peer of it behind a proxy.
