@@ -20,7 +20,8 @@ pub const SUITE: Suite = Suite {
     about: "bugs planted in a copy of lua/ are noticed, each by the case that names it",
     needs: &[KOSOKU, CURL],
     servers: &[&mosquitto::KIND, &postfix::KIND, &exim::KIND, &web::KIND],
-    time_max: Duration::from_secs(10 * 60),
+    // In containers, images may have to be made first.
+    time_max: Duration::from_secs(20 * 60),
     cases: |setting| Ok(mutations(setting)?.iter().map(Planted::name).collect()),
     run,
 };
