@@ -409,7 +409,7 @@ mod tests {
         let now = SystemTime::now();
         assert!(!lists_are_fresh(&folder.path().join("none"), now));
         assert!(!lists_are_fresh(folder.path(), now), "an image without lists");
-        fs::write(folder.path().join("deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages.lz4"), "")
+        fs::write(folder.path().join("mirror.example_debian_dists_bookworm_main_binary-amd64_Packages.lz4"), "")
             .unwrap();
         assert!(lists_are_fresh(folder.path(), now));
         assert!(!lists_are_fresh(folder.path(), now + LISTS_AGE_MAX + Duration::from_secs(60)));

@@ -317,7 +317,6 @@ local function disconnected(self, current, err, again)
   for group in pairs(self.groups or {}) do group:remove(self) end
 end
 
---- Asks for a stream's values.
 --- Speaks on a connection until it is over.
 ---@async
 ---@param connection websocket.Connection

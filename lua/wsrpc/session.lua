@@ -60,11 +60,11 @@ local Session = {}
 Session.__index = Session
 Session.__name = "wsrpc.Session"
 
----@param config? wsrpc.Config
 for _, methods in ipairs({ calling, streaming.methods }) do
   for name, method in pairs(methods) do Session[name] = method end
 end
 
+---@param config? wsrpc.Config
 ---@return wsrpc.Session
 function session.new(config)
   config = config or session.config()
