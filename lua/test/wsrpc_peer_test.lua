@@ -224,6 +224,43 @@ return {
     test.equal(heard, 200)
   end,
 
+  ["of calls that come together one that waits holds none of the others"] = function()
+    local begun, ended, go_on = {}, cosocket.queue(), cosocket.event()
+    local server <close>, url = serve({
+      work = function(i)
+        begun[#begun + 1] = i
+        -- Every third has to wait.
+        if i % 3 == 0 then go_on:wait() end
+        ended:put(i)
+      end,
+    })
+    local peer <close> = assert(wsrpc.connect(url))
+    local batch, all = {}, {}
+    for i = 1, 100 do batch[i], all[i] = { "work", { i }, notify = true }, i end
+    assert(peer:batch(batch))
+    for i = 1, 100 do
+      if i % 3 ~= 0 then test.equal(ended:get(), i) end
+    end
+    test.equal(begun, all, "they begin in the order in which they came")
+    go_on:set()
+    for i = 3, 100, 3 do test.equal(ended:get(), i) end
+  end,
+
+  ["a call that is cancelled before it begins never does"] = function()
+    local begun = {}
+    local server <close>, url = serve({ work = function(i) begun[#begun + 1] = i end })
+    local connection <close> = assert(websocket.connect(url))
+    local function request(id) return ('{"jsonrpc":"2.0","id":%d,"method":"work","params":[%d]}'):format(id, id) end
+    local cancel = '{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":2}}'
+    assert(connection:send("[" .. table.concat({ request(1), request(2), cancel, request(3) }, ",") .. "]"))
+    local codes = {}
+    for _, answer in ipairs(assert(json.decode((assert(connection:receive()))))) do
+      codes[answer.id] = answer.error and answer.error.code or "done"
+    end
+    test.equal(codes, { "done", wsrpc.code.cancelled, "done" })
+    test.equal(begun, { 1, 3 })
+  end,
+
   ["a stream's values come in order, and its end ends the loop"] = function()
     local server <close>, url = serve({
       count = {

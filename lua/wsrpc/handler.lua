@@ -1,5 +1,5 @@
---- Runs what the other side calls: a task for each call and each stream, and what becomes of their values and errors. Only
---- errors made with `wsrpc.error` are told in their words; others are logged here, because they may name paths and
+--- Runs what the other side calls, and what becomes of values and errors. Each stream has a task. Calls that end without
+--- having waited share one: many small calls that come together cost one task and not one each. Only errors made with `wsrpc.error` are told in their words; others are logged here, because they may name paths and
 --- addresses.
 
 local cosocket = require("cosocket")
@@ -9,6 +9,11 @@ local method = require("wsrpc.method")
 
 local code, fault = message.code, message.fault
 local null = require("json").null
+
+--- Calls that a task runs before others have their turn.
+local BURST = 32
+--- In `running`: the call waits for a task.
+local DUE = true
 
 local handler = {}
 
@@ -67,14 +72,16 @@ local function invoke(one, seconds, ...)
   return xpcall(one.fn, with_traceback, ...)
 end
 
+--- Runs one call.
 ---@async
 ---@param peer wsrpc.Peer
 ---@param session wsrpc.Session
 ---@param call wsrpc.InboundCall
----@param one wsrpc.Method
----@param list table
----@param count integer
-local function run_call(peer, session, call, one, list, count)
+---@return boolean goes_on `false`: the call was cancelled, and this task with it.
+local function run_call(peer, session, call)
+  local one, list, count = call.runs, call.arguments, call.argument_count
+  ---@cast one wsrpc.Method
+  ---@cast list table
   local seconds = one.timeout or peer.handler_timeout
   local ok, result, err
   if one.with_peer then
@@ -86,7 +93,7 @@ local function run_call(peer, session, call, one, list, count)
   end
   local running = peer.running
   -- Cancelled: it has been answered for.
-  if running[call] == nil then return end
+  if running[call] == nil then return false end
   running[call] = nil
   if not ok then
     note(peer, call.method, result, true)
@@ -101,6 +108,39 @@ local function run_call(peer, session, call, one, list, count)
   end
   peer:flush()
   peer:wait_for_room()
+  return true
+end
+
+--- Calls that wait for a task, from `first` to `last`.
+---@class wsrpc.Due
+---@field first integer
+---@field last integer
+---@field standby cosocket.Task? Will look for calls when it has its turn.
+
+--- Runs calls that are due, one after another: a task. Whether a call will wait cannot be known, so while more are due
+--- another task stands by, which goes on with them as soon as this one waits.
+---@async
+---@param peer wsrpc.Peer
+---@param session wsrpc.Session
+---@param due wsrpc.Due
+local function run_calls(peer, session, due)
+  local me, running = due.standby, peer.running
+  due.standby = nil
+  for _ = 1, BURST do
+    local first = due.first
+    local call = due[first]
+    if not call then return end
+    due[first], due.first = nil, first + 1
+    if first == due.last then
+      due.first, due.last = 1, 0
+    else
+      due.standby = due.standby or cosocket.spawn("rpc", run_calls, peer, session, due)
+    end
+    if running[call] == DUE then
+      running[call] = me
+      if not run_call(peer, session, call) then return end
+    end
+  end
 end
 
 --- A call has come.
@@ -113,7 +153,13 @@ function handler.call(peer, session, call)
   if not one or one.stream then return session:fail(call, fault(code.method_not_found)) end
   local list, count = method.arguments(one, call.params)
   if not list then return session:fail(call, fault(code.invalid_params, nil, count)) end
-  peer.running[call] = cosocket.spawn(one.task, run_call, peer, session, call, one, list, count)
+  call.runs, call.arguments, call.argument_count = one, list, count --[[@as integer]]
+  peer.running[call] = DUE
+  local due = peer.due or { first = 1, last = 0 }
+  peer.due = due
+  due.last = due.last + 1
+  due[due.last] = call
+  due.standby = due.standby or cosocket.spawn("rpc", run_calls, peer, session, due)
 end
 
 ---@class wsrpc.Publishing
@@ -198,6 +244,7 @@ function handler.cancel(peer, what)
   local running = peer.running[what]
   if not running then return end
   peer.running[what] = nil
+  if running == DUE then return end
   local task = running.credit and running.task or running
   task:cancel()
 end

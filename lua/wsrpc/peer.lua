@@ -54,7 +54,8 @@ local OVER = setmetatable({}, { __tostring = function() return "the connection i
 ---@field package config wsrpc.Config
 ---@field package call_timeout number
 ---@field handler_timeout number
----@field running table<wsrpc.InboundCall|wsrpc.Publication, cosocket.Task|wsrpc.Publishing>
+---@field running table<wsrpc.InboundCall|wsrpc.Publication, cosocket.Task|wsrpc.Publishing|true>
+---@field due wsrpc.Due? Calls that wait for a task.
 ---@field package options wsrpc.PeerOptions
 ---@field package methods table<string, wsrpc.Method> Shared by the peers of a server.
 ---@field package own table<string, wsrpc.Method>?
@@ -295,7 +296,7 @@ end
 ---@param again boolean Whether there will be another.
 local function disconnected(self, current, err, again)
   self.err = err
-  self.session, self.connection, self.running = nil, nil, {}
+  self.session, self.connection, self.running, self.due = nil, nil, {}, nil
   self.opened:clear()
   self.room:set()
   self.wake:set()

@@ -21,6 +21,9 @@ local null = require("json").null
 ---@field params table?
 ---@field batch wsrpc.Batch?
 ---@field over boolean?
+---@field runs wsrpc.Method? What runs it, with `arguments`.
+---@field arguments table?
+---@field argument_count integer?
 
 ---@class wsrpc.Session
 local Session = {}
