@@ -145,6 +145,31 @@ unsafe extern "C-unwind" fn now(state: Raw) -> c_int {
     }
 }
 
+/// `set_deadline(at or nil, exactly)`: gives the running task another deadline, no later than the one it has unless
+/// `exactly`. Answers that one, if there was one. Here, because most operations have a deadline of their own.
+unsafe extern "C-unwind" fn set_deadline(state: Raw) -> c_int {
+    // SAFETY: rules of this module.
+    unsafe {
+        let at = if lua::lua_isnoneornil(state, 1) != 0 { NEVER } else { nanos(check_number(state, 1)) };
+        let exactly = lua::lua_toboolean(state, 2) != 0;
+        let mut previous = NEVER;
+        guarded(|| {
+            if let Some(task) = shared(state).core.borrow_mut().scheduler.running() {
+                previous = task.deadline();
+                task.set_deadline(if exactly { at } else { at.min(previous) });
+                task.ignored = 0;
+            }
+            Answer::Nil
+        });
+        if previous == NEVER {
+            lua::lua_pushnil(state);
+        } else {
+            lua::lua_pushnumber(state, crate::clock::seconds(previous));
+        }
+        1
+    }
+}
+
 parking!(group_wait, group_wait_k, |state, again| {
     let group = KeyData::from_ffi(check_integer(state, 1) as u64).into();
     let yieldable = can_yield(state);
@@ -289,12 +314,13 @@ parking!(promise_wait, promise_wait_k, |state, again| {
 
 /// Answers the table of primitives.
 pub(crate) fn install(lua: &Lua) -> mlua::Result<Table> {
-    let functions: [(&str, lua::lua_CFunction); 12] = [
+    let functions: [(&str, lua::lua_CFunction); 13] = [
         ("sleep", sleep),
         ("park", park),
         ("wake", wake),
         ("current", current),
         ("now", now),
+        ("set_deadline", set_deadline),
         ("group_wait", group_wait),
         ("check", check),
         ("raise_failure", raise_failure),

@@ -7,7 +7,7 @@ use slotmap::{Key, KeyData};
 
 use super::define;
 use crate::{
-    clock::{NEVER, nanos, seconds},
+    clock::seconds,
     ffi::{self, TaskRef},
     runtime::Control,
     scheduler::{State, TaskId},
@@ -39,15 +39,6 @@ pub(super) fn add_task_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table
     define(lua, shared, native, "release", |_, shared, token: i64| {
         shared.graveyard.borrow_mut().push(Grave::Task(KeyData::from_ffi(token as u64).into()));
         Ok(())
-    })?;
-    define(lua, shared, native, "set_deadline", |_, shared, (at, exactly): (Option<f64>, bool)| {
-        let mut core = shared.core.borrow_mut();
-        let at = at.map_or(NEVER, nanos);
-        let Some(task) = core.scheduler.running() else { return Ok(None) };
-        let previous = task.deadline();
-        task.set_deadline(if exactly { at } else { at.min(previous) });
-        task.ignored = 0;
-        Ok((previous != NEVER).then(|| seconds(previous)))
     })?;
     define(lua, shared, native, "note", |_, shared, (error, trace): (Value, String)| {
         if let Some(task) = shared.core.borrow_mut().scheduler.running() {
