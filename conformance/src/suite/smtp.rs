@@ -237,7 +237,8 @@ impl Trouble {
 /// Starts the script that puts messages and delivers them, kills it, restarts Postfix; then counts what arrived.
 fn outbox(context: &mut Context<'_>, environment: &[(&'static str, String)]) -> Result<(), String> {
     let trouble = Trouble::wanted(context.setting.sample)?;
-    let store = context.setting.temporary.join("outbox.db");
+    // Of this server: an outbox knows what it has delivered, and would not send it to another one.
+    let store = running(context)?.folder().join("outbox.db");
     let start = |context: &Context<'_>| {
         let mut command = context.setting.moonwire();
         command.arg(OUTBOX_SCRIPT).arg(&store).arg(trouble.messages.to_string()).envs(environment.iter().cloned());
