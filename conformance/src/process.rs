@@ -464,7 +464,9 @@ mod tests {
         process.wait_for_line(Duration::from_secs(10), |line| line == "tick").unwrap();
         process.freeze();
         let state = format!("/proc/{}/stat", process.child.id());
-        while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+        // `D`: it waits for a child that was stopped before it became `sleep`.
+        let stands = |stat: String| [") T ", ") D "].iter().any(|state| stat.contains(state));
+        while !stands(std::fs::read_to_string(&state).unwrap()) {
             thread::yield_now();
         }
         process.take_lines(Duration::ZERO);
