@@ -3,15 +3,15 @@
 //! [`Core`] is everything the loop owns but the Lua state: the scheduler, the sockets and the
 //! timers. Nothing here calls Lua.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream, unix::SourceFd};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use slotmap::{Key, KeyData, SlotMap};
 
 use crate::{
     blocking::Promises,
     clock::{Nanos, seconds},
-    dial::{Dial, DialId, STAGGER},
+    dial::{Dial, DialId},
     error::{Error, Kind},
     resolve::Resolver,
     scheduler::{Op, Outcome, Scheduler, TaskId, TimerOwner, Wait},
@@ -379,119 +379,6 @@ impl Core {
         }
     }
 
-    // Dials
-
-    /// Starts connecting to one of several addresses.
-    pub(crate) fn start_dial(&mut self, addresses: Vec<SocketAddr>, local: Option<SocketAddr>) -> DialId {
-        let id = self.dials.insert(Dial::new(addresses, local));
-        self.dial_next(id);
-        id
-    }
-
-    /// Tries the next address, and the one after it when that fails at once.
-    fn dial_next(&mut self, id: DialId) {
-        loop {
-            let Some(dial) = self.dials.get_mut(id) else { return };
-            if dial.winner.is_some() {
-                return;
-            }
-            let Some(address) = dial.waiting.pop_front() else { return };
-            let local = dial.local;
-            let attempt =
-                begin_connect(address, local).and_then(|stream| self.add(Socket::Attempt(Plain::Tcp(stream), id)));
-            let Some(dial) = self.dials.get_mut(id) else { return };
-            match attempt {
-                Ok(socket) => {
-                    dial.attempts.push((socket, address));
-                    if !dial.waiting.is_empty() {
-                        dial.next_at = self.scheduler.clock.now().saturating_add(STAGGER);
-                        self.scheduler.timers.push(dial.next_at, TimerOwner::Dial(id));
-                    }
-                    // On the loopback the connection often stands already.
-                    self.attempt_ready(socket, id, false);
-                    return;
-                }
-                Err(error) => dial.failed(address, error),
-            }
-        }
-    }
-
-    /// Looks how a connection attempt stands. `told`: the kernel has said that something happened.
-    fn attempt_ready(&mut self, socket: SocketId, id: DialId, told: bool) {
-        let Some(Socket::Attempt(plain, _)) = self.sockets.get(socket) else { return };
-        let outcome = match plain.take_error() {
-            Ok(None) => plain.peer_address().map(|_| ()),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        let Some(dial) = self.dials.get_mut(id) else { return };
-        match outcome {
-            Ok(()) => {
-                dial.winner = Some(socket);
-                let losers: Vec<SocketId> =
-                    dial.attempts.drain(..).map(|(attempt, _)| attempt).filter(|attempt| *attempt != socket).collect();
-                let task = dial.task.take();
-                for loser in losers {
-                    self.sockets.remove(loser);
-                }
-                task.into_iter().for_each(|task| self.wake(task, Outcome::Go));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotConnected || (!told && is_pending(&error)) => {}
-            Err(error) => {
-                self.sockets.remove(socket);
-                if let Some(at) = dial.attempts.iter().position(|(attempt, _)| *attempt == socket) {
-                    let (_, address) = dial.attempts.swap_remove(at);
-                    dial.failed(address, error);
-                }
-                self.dial_next(id);
-                let Some(dial) = self.dials.get_mut(id) else { return };
-                if dial.is_over() {
-                    dial.task.take().into_iter().for_each(|task| self.wake(task, Outcome::Go));
-                }
-            }
-        }
-    }
-
-    /// What a finished dial came to; `None` while it goes on.
-    pub(crate) fn finish_dial(&mut self, id: DialId) -> Option<Result<SocketId, Error>> {
-        let Some(dial) = self.dials.get(id) else {
-            return Some(Err(Error::new(Kind::Connect, Op::Connect.as_str(), "the connection was given up")));
-        };
-        if !dial.is_over() {
-            return None;
-        }
-        let dial = self.dials.remove(id)?;
-        Some(dial.winner.ok_or_else(|| dial.error()))
-    }
-
-    /// Makes a won attempt a stream.
-    pub(crate) fn promote(&mut self, id: SocketId, options: StreamOptions) -> bool {
-        let owner = self.scheduler.current;
-        let Some(slot) = self.sockets.get_mut(id) else { return false };
-        // A moment's placeholder, so that the attempt can be taken out of the slot.
-        let listed = std::mem::replace(slot, Socket::Gone);
-        match listed {
-            Socket::Attempt(plain, _) => {
-                *slot = Socket::Stream(Stream::new(plain.into(), options, owner));
-                if self.tape.everything.get() {
-                    self.tap(id);
-                }
-                true
-            }
-            other => {
-                *slot = other;
-                false
-            }
-        }
-    }
-
-    pub(crate) fn drop_dial(&mut self, id: DialId) {
-        if let Some(dial) = self.dials.remove(id) {
-            for socket in dial.attempts.into_iter().map(|(attempt, _)| attempt).chain(dial.winner) {
-                self.sockets.remove(socket);
-            }
-        }
-    }
-
     // The loop's turn
 
     /// Ends the waits whose time has come.
@@ -709,27 +596,5 @@ impl Core {
             .map(|(id, _)| id)
             .collect();
         lingering.into_iter().for_each(|id| self.drop_lingering(id));
-    }
-}
-
-fn is_pending(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS)
-}
-
-/// Starts a connection that an event will report on.
-fn begin_connect(address: SocketAddr, local: Option<SocketAddr>) -> io::Result<TcpStream> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM.nonblocking(),
-        Some(socket2::Protocol::TCP),
-    )?;
-    if let Some(local) = local {
-        // A port of one's own is to be had again although the last connection from it has just ended.
-        socket.set_reuse_address(true)?;
-        socket.bind(&local.into())?;
-    }
-    match socket.connect(&address.into()) {
-        Err(error) if !is_pending(&error) => Err(error),
-        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
