@@ -4,6 +4,7 @@ local cosocket = require("cosocket")
 local http = require("http")
 local proxy = require("conformance.faults.proxy")
 local test = require("test")
+local timed = require("conformance.faults.timed")
 local web = require("conformance.http.web")
 
 local CA = { ca = web.certificate("ca") }
@@ -15,13 +16,6 @@ local BIG, HELD_MAX = 32 * 1048576, 12 * 1048576
 local GROWTH_MAX = 8 * 1024
 
 local OK = "HTTP/1.1 200 OK\r\n"
-
---- Runs `fn`, and says how long that took.
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
-end
 
 --- A client that keeps nothing between cases, and a URL that leads through a proxy.
 local function through(url, options, client_options)

@@ -7,6 +7,7 @@ local mqtt = require("mqtt")
 local proxy = require("conformance.faults.proxy")
 local take_packet = require("conformance.mqtt.proxy").take_packet
 local test = require("test")
+local timed = require("conformance.faults.timed")
 
 --- The shortest keep alive there is, in seconds, and when a client has noticed at the latest that nobody answers.
 local KEEP_ALIVE, NOTICED = 1, 2.5
@@ -14,12 +15,6 @@ local KEEP_ALIVE, NOTICED = 1, 2.5
 local PATIENCE, SLACK = 0.5, 0.8
 
 local URL = broker.urls.tcp
-
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
-end
 
 --- A client behind a proxy that comes back by itself.
 ---@param faults? faults.Options

@@ -5,6 +5,7 @@ local cosocket = require("cosocket")
 local http = require("http")
 local mqtt = require("mqtt")
 local test = require("test")
+local timed = require("conformance.faults.timed")
 local web = require("conformance.http.web")
 
 ---@param name string
@@ -48,12 +49,6 @@ local function rule(chain, port, words)
   local side = chain == "INPUT" and "--dport" or "--sport"
   local command = ("%s -w -A %s -p tcp %s %s %s"):format(IPTABLES, chain, side, port, words)
   assert(run(command), command)
-end
-
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
 end
 
 --- A client that comes back by itself, and queues of its connections and losses.

@@ -5,6 +5,7 @@ local proxy = require("conformance.faults.proxy")
 local server = require("conformance.smtp.server")
 local smtp = require("smtp")
 local test = require("test")
+local timed = require("conformance.faults.timed")
 
 --- Seconds that who waits is willing to, and how much later it may know.
 local PATIENCE, SLACK = 0.4, 0.8
@@ -26,12 +27,6 @@ local function message(more)
   local all = { from = "a@example.test", to = "b@example.test", subject = "x", message_id = server.identifier(), text = "one\n.two\n" }
   for name, value in pairs(more or {}) do all[name] = value end
   return all
-end
-
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
 end
 
 --- How many copies of each message have arrived.

@@ -3,18 +3,13 @@
 local cosocket = require("cosocket")
 local proxy = require("conformance.faults.proxy")
 local test = require("test")
+local timed = require("conformance.faults.timed")
 local websocket = require("websocket")
 
 local URL = os.getenv("MOONWIRE_WEBSOCKET_URL") or "ws://127.0.0.1:1"
 
 --- Seconds that who waits is willing to, and how much later it may know.
 local PATIENCE, SLACK = 0.4, 0.8
-
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
-end
 
 --- A connection through a proxy.
 ---@param faults? faults.Options

@@ -3,6 +3,7 @@
 local cosocket = require("cosocket")
 local proxy = require("conformance.faults.proxy")
 local test = require("test")
+local timed = require("conformance.faults.timed")
 local wsrpc = require("wsrpc")
 
 --- Seconds of silence after which a side is asked for a sign of life, and may take to give one.
@@ -44,12 +45,6 @@ local function through(faults, options)
   for name, value in pairs(ALIVE) do all[name] = value end
   for name, value in pairs(options or {}) do all[name] = value end
   return assert(wsrpc.connect(way.url, all)), way, seen, server
-end
-
-local function timed(fn, ...)
-  local began = cosocket.now()
-  local answer, err = fn(...)
-  return cosocket.now() - began, answer, err
 end
 
 --- Waits until something is so.
