@@ -5,30 +5,18 @@ local request_options = require("http.options")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
-local date = require("http.date")
 local hex = require("hex")
 local json = require("json")
-local log = require("log")
+local transfer = require("http.transfer")
 
---- Attempts in a row that bring nothing before one gives up.
-local ATTEMPTS = 5
---- Seconds before the second attempt; twice as many before each further one, up to the second number.
-local DELAY, DELAY_MAX = 1, 30
 --- Bytes of a part that are hashed at once.
 local PIECE = 65536
 --- Bytes of the file that says what a part is of.
 local INFO_MAX = 65536
---- Times a second that progress is told.
-local TELLS = 10
 
----@class http.SaveOptions
+---@class http.SaveOptions: http.TransferOptions `resume` is by Range and If-Range.
 ---@field checksum? string `"sha256:HEX"`; also `md5`, `sha1` and `sha512`. A file that differs is not kept.
----@field resume? boolean Go on where an earlier attempt broke off, by Range and If-Range; those of earlier runs included. Default `true`.
----@field attempts? integer How often in a row nothing may come before one gives up. Default 5.
----@field retry_delay? number Seconds before the second attempt; twice as many before each further one. Default 1.
 ---@field size_max? integer Bytes at most. Default: no limit.
----@field on_progress? fun(done: integer, total: integer?, speed: number) Called up to ten times a second, and at the end. `speed` is in bytes a second.
----@field progress? boolean Draw a bar on stderr. Default `false`; nothing is drawn where stderr is no terminal.
 
 ---@class http.Saved
 ---@field path string
@@ -38,19 +26,7 @@ local TELLS = 10
 ---@field resumed integer Bytes that had not to be sent again.
 ---@field response http.Response The last.
 
-local SAVE_OPTIONS = {
-  checksum = "string",
-  resume = "boolean",
-  attempts = "integer",
-  retry_delay = "number",
-  size_max = "integer",
-  on_progress = "function",
-  progress = "boolean",
-}
-
---- Failures after which it is worth trying again.
-local PASSING = { closed = true, timeout = true, connect = true, resolve = true, io = true }
-local PASSING_STATUS = { [408] = true, [429] = true, [500] = true, [502] = true, [503] = true, [504] = true }
+local SAVE_OPTIONS = transfer.options({ checksum = "string", size_max = "integer" })
 
 local download = {}
 
@@ -70,51 +46,9 @@ local download = {}
 ---@field private algorithm string?
 ---@field private wanted string?
 ---@field private resumed integer
----@field private told number
----@field private began number
----@field private fetched integer
+---@field private progress http.Progress
 local Download = {}
 Download.__index = Download
-
--- Progress --------------------------------------------------------------------
-
----@param bytes number
----@return string
-local function readable(bytes)
-  for _, unit in ipairs({ "B", "KiB", "MiB" }) do
-    if bytes < 1024 then return unit == "B" and ("%d B"):format(bytes // 1) or ("%.1f %s"):format(bytes, unit) end
-    bytes = bytes / 1024
-  end
-  return ("%.1f GiB"):format(bytes)
-end
-
---- One line: `[#########           ]  45%  4.5 MiB of 10.0 MiB  1.2 MiB/s`.
----@param done integer
----@param total integer?
----@param speed number
----@return string
-function download.bar(done, total, speed)
-  if not total then return ("%s  %s/s"):format(readable(done), readable(speed)) end
-  local share = total > 0 and math.min(done / total, 1) or 1
-  local filled = math.floor(share * 30)
-  return ("[%s%s] %3d%%  %s of %s  %s/s"):format(
-    ("#"):rep(filled), (" "):rep(30 - filled), share * 100 // 1, readable(done), readable(total), readable(speed)
-  )
-end
-
----@private
----@param last? boolean
-function Download:tell(last)
-  local options = self.options
-  local draws = options.progress and log.is_terminal()
-  if not options.on_progress and not draws then return end
-  local at = cosocket.now()
-  if not last and at - self.told < 1 / TELLS then return end
-  self.told = at
-  local speed = self.fetched / math.max(at - self.began, 1e-3)
-  if options.on_progress then options.on_progress(self.done, self.total, speed) end
-  if draws then io.stderr:write("\r\27[K", download.bar(self.done, self.total, speed), last and "\n" or "") end
-end
 
 -- The part --------------------------------------------------------------------
 
@@ -283,8 +217,8 @@ function Download:keep(piece)
   local ok, why, code = self.file:write(piece)
   if not ok then return no_file(why, code) end
   if self.digest then self.digest:update(piece) end
-  self.done, self.fetched = done, self.fetched + #piece
-  self:tell()
+  self.done = done
+  self.progress:tell(#piece, done, self.total)
   return true
 end
 
@@ -347,8 +281,8 @@ end
 ---@return cosocket.Error? err
 function Download:run(answer)
   local options = self.options
-  local most, delay = options.attempts or ATTEMPTS, options.retry_delay or DELAY
-  local attempts, failures, failure = 0, 0, nil
+  local patience = transfer.patience(options)
+  local attempts, failure = 0, nil
   self:take_up()
   if answer and self.done > 0 then
     -- Whoever asked has asked for all of it.
@@ -369,7 +303,7 @@ function Download:run(answer)
         local ok
         ok, err = self:write(answer)
         if ok and (not self.total or self.done == self.total) then
-          self:tell(true)
+          self.progress:tell(0, self.done, self.total, true)
           ok, err = self:finish()
           if not ok then return nil, err end
           return {
@@ -384,18 +318,12 @@ function Download:run(answer)
       end
       answer:close()
     end
-    local retry_after
     if err then
       failure = err
-      -- A handshake that the connection did not live through is as good as no connection.
-      local kind = err.kind == "tls" and cosocket.is_error(err.cause) and err.cause.kind or err.kind
-      local passing = kind == "refused" and PASSING_STATUS[err.code] or PASSING[kind] and err.op ~= "http.save"
-      if not passing then return nil, err end
-      local field = err.response and err.response.headers["Retry-After"]
-      retry_after = field and date.retry_after(field)
+      if err.op == "http.save" or not transfer.passes(err) then return nil, err end
     end
-    failures = self.done > before and 1 or failures + 1
-    if failures >= most then
+    if self.done > before then patience:reward() end
+    if not patience:try() then
       return nil, failure or cosocket.error("protocol", "http.save", "the server sends parts that do not fit together")
     end
     if self:can_resume() then
@@ -405,8 +333,7 @@ function Download:run(answer)
       if not ok then return nil, why end
     end
     answer = nil
-    local wait = math.max(retry_after or 0, err and math.min(delay * 2 ^ (failures - 1), DELAY_MAX) or 0)
-    local ok, why = cosocket.sleep(wait)
+    local ok, why = patience:wait(err)
     if not ok then return nil, failure or why end
   end
 end
@@ -423,11 +350,7 @@ local function new(op, client, url, path, given, level)
   local options, request = request_options.split(op, given, SAVE_OPTIONS, level + 1)
   local algorithm, wanted
   if options.checksum then
-    algorithm, wanted = options.checksum:match("^(%w+):(%x+)$")
-    local size = ({ md5 = 32, sha1 = 40, sha256 = 64, sha512 = 128 })[algorithm]
-    if not size or #wanted ~= size then
-      error(("%s: checksum must be like \"sha256:\" and hex digits (md5, sha1, sha256, sha512)"):format(op), level + 1)
-    end
+    algorithm, wanted = transfer.checksum(op, options.checksum, level + 1)
   end
   return setmetatable({
     client = client,
@@ -438,11 +361,9 @@ local function new(op, client, url, path, given, level)
     request = request,
     done = 0,
     algorithm = algorithm,
-    wanted = wanted and wanted:lower(),
+    wanted = wanted,
     resumed = 0,
-    told = -math.huge,
-    began = cosocket.now(),
-    fetched = 0,
+    progress = transfer.progress(options),
   }, Download)
 end
 

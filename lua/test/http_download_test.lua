@@ -1,11 +1,11 @@
 -- Files that come whole although connections break, and event streams that go on.
 local cosocket = require("cosocket")
 local crypto = require("crypto")
-local download = require("http.download")
 local hex = require("hex")
 local peer = require("test.http_peer")
 local sse = require("http.sse")
 local test = require("test")
+local transfer = require("http.transfer")
 
 local http = peer.http
 
@@ -191,9 +191,9 @@ local saves = {
     local told = {}
     assert(http.save(server_of({ 1000 }).url, path, { progress = true, on_progress = function(...) told[#told + 1] = { ... } end }))
     test.equal({ told[1][1] <= #TEXT, told[#told][1], told[#told][2] }, { true, #TEXT, #TEXT })
-    test.equal(download.bar(512 * 1024, 1024 * 1024, 2048), "[" .. ("#"):rep(15) .. (" "):rep(15) .. "]  50%  512.0 KiB of 1.0 MiB  2.0 KiB/s")
-    test.equal(download.bar(100, nil, 3 << 30), "100 B  3.0 GiB/s")
-    test.matches(download.bar(0, 0, 0), "100%%")
+    test.equal(transfer.bar(512 * 1024, 1024 * 1024, 2048), "[" .. ("#"):rep(15) .. (" "):rep(15) .. "]  50%  512.0 KiB of 1.0 MiB  2.0 KiB/s")
+    test.equal(transfer.bar(100, nil, 3 << 30), "100 B  3.0 GiB/s")
+    test.matches(transfer.bar(0, 0, 0), "100%%")
   end,
 
   ["wrong options raise"] = function()
