@@ -8,6 +8,7 @@
 --- | `deadline` | when `expire` wants to be called; `math.huge` is never |
 --- | `receive(input, now)` | takes messages off the front of `input` until one is an event: it, `nil`, or `nil, err` |
 --- | `expire(now)` | the deadline has passed: `true`, or `nil, err` when that is the end |
+--- | `output_max` | while more waits to be sent, nothing is taken or read, so that a peer who asks and does not read the answers is held back; optional, for servers: two ends that both do so could wait for each other |
 
 local cosocket = require("cosocket")
 
@@ -19,6 +20,7 @@ local TICK = 1e-6
 ---@class net.Session<E>
 ---@field output cosocket.Buffer
 ---@field deadline number
+---@field output_max? integer
 ---@field receive fun(self: net.Session<E>, input: cosocket.Buffer, now: number): E?, cosocket.Error?
 ---@field expire fun(self: net.Session<E>, now: number): true?, cosocket.Error?
 
@@ -36,7 +38,8 @@ local drive = {}
 ---@return true? ok
 ---@return cosocket.Error? err
 function drive.turn(stream, session, input)
-  local deadline = session.deadline
+  local deadline, output_max = session.deadline, session.output_max
+  if output_max and #session.output > output_max then input = nil end
   local ok, err = stream:turn(input, session.output, deadline < math.huge and deadline or nil)
   if ok then return true end
   ---@cast err cosocket.Error
@@ -59,13 +62,16 @@ end
 ---@return E? event `nil` without an error: stopped.
 ---@return cosocket.Error? err
 function drive.next_event(stream, session, input, stop)
+  local output_max = session.output_max
   while true do
-    local event, err = session:receive(input, now())
-    if event or err then
-      -- What the session answered (an acknowledgement, a parting word) starts on its way now; what does not
-      -- fit leaves with the next turn.
-      if #session.output > 0 then stream:try_flush(session.output) end
-      return event, err
+    if not (output_max and #session.output > output_max) then
+      local event, err = session:receive(input, now())
+      if event or err then
+        -- What the session answered (an acknowledgement, a parting word) starts on its way now; what does not
+        -- fit leaves with the next turn.
+        if #session.output > 0 then stream:try_flush(session.output) end
+        return event, err
+      end
     end
     if stop and stop:is_set() then return nil end
     local ok, why = drive.turn(stream, session, input)
@@ -86,14 +92,15 @@ end
 ---@return E? event The one at which it stopped; `nil` without an error: `stop` is set.
 ---@return cosocket.Error? err
 function drive.serve(stream, session, input, take, owner, stop)
+  local output_max = session.output_max
   while true do
     -- What has come at once came at the same time.
-    local at = now()
-    local event, err = session:receive(input, at)
-    while event do
-      if take(owner, event) then return event end
+    local at, event, err = now(), nil, nil
+    repeat
+      if output_max and #session.output > output_max then break end
       event, err = session:receive(input, at)
-    end
+      if event and take(owner, event) then return event end
+    until not event
     if err then
       -- A parting word.
       if #session.output > 0 then stream:try_flush(session.output) end

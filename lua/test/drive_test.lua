@@ -30,6 +30,27 @@ function Echo:expire(now)
   return true
 end
 
+--- Asks for far more than the buffers of the system hold, and reads the answers only later. `told` says how many lines
+--- were taken, and how much waited to be sent at most.
+local function check_held_back(near, far, echo, told)
+  local line, count = ("x"):rep(99), 60000
+  local asking = cosocket.spawn(function()
+    for _ = 1, count do assert(far:write(line, "\n")) end
+    far:shutdown("write")
+  end)
+  cosocket.sleep(1)
+  local taken = told()
+  assert(taken > 10 and taken < count // 2, ("%d of %d lines were taken"):format(taken, count))
+  test.equal(asking:status(), "waiting")
+  for _ = 1, count do assert(assert(far:read_line()) == line) end
+  asking:join()
+  cosocket.sleep(1)
+  local all, most = told()
+  test.equal(all, count)
+  assert(most <= echo.output_max + #line + 1, most)
+  near:close()
+end
+
 return {
   ["an event comes when all of it has, and its answer is on the way"] = function()
     local stream, task = test.stream({
@@ -165,6 +186,44 @@ return {
       local stream, task = test.stream({ { send = "bad\n" }, { expect = "sorry\n" } })
       test.fails("protocol", drive.serve(stream, new_echo(), cosocket.buffer(), error))
       task:join()
+    end,
+  },
+
+  ["a peer who does not read the answers"] = {
+    ["is not read either, until he does: events one by one"] = function()
+      local near, far = cosocket.pair()
+      local echo, input, count = new_echo(), cosocket.buffer(), 0
+      echo.output_max = 1000
+      local most = 0
+      local serving = cosocket.spawn(function()
+        while drive.next_event(near, echo, input) do
+          count, most = count + 1, math.max(most, #echo.output)
+        end
+      end)
+      check_held_back(near, far, echo, function() return count, most end)
+      serving:join()
+    end,
+
+    ["is not read either, until he does: all that there are"] = function()
+      local near, far = cosocket.pair()
+      local echo, count = new_echo(), 0
+      echo.output_max = 1000
+      local most = 0
+      local serving = cosocket.spawn(drive.serve, near, echo, cosocket.buffer(), function()
+        count, most = count + 1, math.max(most, #echo.output)
+        return false
+      end)
+      check_held_back(near, far, echo, function() return count, most end)
+      serving:join()
+    end,
+
+    ["cannot keep time from passing"] = function()
+      local near, far = cosocket.pair()
+      local echo = new_echo(10)
+      echo.output_max = 1000
+      echo.output:append(("x"):rep(3000000))
+      test.fails("timeout", drive.next_event(near, echo, cosocket.buffer()))
+      far:close()
     end,
   },
 
