@@ -2,6 +2,7 @@
 
 local cosocket = require("cosocket")
 local date = require("http.date")
+local field_of = require("net.field")
 local json = require("json")
 local public_suffix = require("public_suffix")
 local url = require("url")
@@ -164,14 +165,14 @@ function Jar:receive(where, field, now)
   if not host then return false end
   now = now or os.time()
   local pair, rest = field:match("^([^;]*);?(.*)$")
-  local name, value = pair:match("^%s*([^=]-)%s*=%s*(.-)%s*$")
+  local name, value = field_of.pair(pair)
   -- RFC 6265, 5.2: without a name there is no cookie. Control characters would begin other lines.
   if not name or name == "" or #name + #value > SIZE_MAX or pair:find("[%z\1-\8\10-\31\127]") then return false end
   local expires, max_age, domain, path, same_site
   local secure, http_only = false, false
   for attribute in rest:gmatch("[^;]+") do
-    local key, given = attribute:match("^%s*([^=]-)%s*=%s*(.-)%s*$")
-    if not key then key, given = attribute:match("^%s*(.-)%s*$"), "" end
+    local key, given = field_of.pair(attribute)
+    if not key then key = field_of.trim(attribute) end
     key = key:lower()
     if #given > ATTRIBUTE_MAX then
       key = "" -- too long to be meant

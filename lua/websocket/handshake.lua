@@ -3,6 +3,7 @@
 local base64 = require("base64")
 local codec = require("websocket.codec")
 local extension = require("websocket.extension")
+local field = require("net.field")
 
 local handshake = {}
 
@@ -14,22 +15,10 @@ local handshake = {}
 ---@param word string In lower case.
 ---@return boolean
 local function has(value, word)
-  for one in (value or ""):gmatch("[^,]+") do
-    if one:match("^%s*(.-)%s*$"):lower() == word then return true end
+  for _, one in ipairs(field.members(value)) do
+    if one:lower() == word then return true end
   end
   return false
-end
-
---- The words of a comma-separated header.
----@param value string?
----@return string[]
-local function words(value)
-  local list = {}
-  for one in (value or ""):gmatch("[^,]+") do
-    local word = one:match("^%s*(.-)%s*$")
-    if word ~= "" then list[#list + 1] = word end
-  end
-  return list
 end
 
 --- Whether this can name a subprotocol (4.1): a token.
@@ -168,7 +157,7 @@ function handshake.check_request(method, version, header, terms)
   }
   local agreed = {}
   local offered = {}
-  for _, name in ipairs(words(header("sec-websocket-protocol"))) do offered[name] = true end
+  for _, name in ipairs(field.members(header("sec-websocket-protocol"))) do offered[name] = true end
   for _, name in ipairs(terms.subprotocols) do
     if offered[name] then
       agreed.subprotocol = name

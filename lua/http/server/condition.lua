@@ -1,6 +1,7 @@
 --- Conditional requests (RFC 9110, 13) and ranges (14), as numbers and texts: no file, no clock, no socket.
 
 local date = require("http.date")
+local field = require("net.field")
 
 --- Ranges of one request; more are not worth the trouble, and the whole is sent.
 local RANGES_MAX = 16
@@ -84,25 +85,23 @@ function condition.ranges(method, headers, validators, size)
   local set = text:match("^%s*[bB][yY][tT][eE][sS]=(.*)$")
   if not set then return nil end
   local ranges, count, total = {}, 0, 0
-  for member in (set .. ","):gmatch("%s*([^,]-)%s*,") do
-    if member ~= "" then
-      count = count + 1
-      local first, last = member:match("^(%d*)%s*%-%s*(%d*)$")
-      if not first or (first == "" and last == "") or #first > 18 or #last > 18 or count > RANGES_MAX then return nil end
-      local from, to = math.tointeger(tonumber(first)), math.tointeger(tonumber(last))
-      if not from then
-        from, to = math.max(0, size - to --[[@as integer]]), size - 1
-        -- The last 0 bytes are none.
-        if last:match("^0+$") then from = size end
-      elseif to and to < from then
-        return nil
-      else
-        to = math.min(to or size - 1, size - 1)
-      end
-      if from < size then
-        ranges[#ranges + 1] = { first = from, last = to }
-        total = total + to - from + 1
-      end
+  for _, member in ipairs(field.members(set)) do
+    count = count + 1
+    local first, last = member:match("^(%d*)%s*%-%s*(%d*)$")
+    if not first or (first == "" and last == "") or #first > 18 or #last > 18 or count > RANGES_MAX then return nil end
+    local from, to = math.tointeger(tonumber(first)), math.tointeger(tonumber(last))
+    if not from then
+      from, to = math.max(0, size - to --[[@as integer]]), size - 1
+      -- The last 0 bytes are none.
+      if last:match("^0+$") then from = size end
+    elseif to and to < from then
+      return nil
+    else
+      to = math.min(to or size - 1, size - 1)
+    end
+    if from < size then
+      ranges[#ranges + 1] = { first = from, last = to }
+      total = total + to - from + 1
     end
   end
   if count == 0 then return nil end
