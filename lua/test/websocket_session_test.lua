@@ -102,6 +102,25 @@ return {
     test.equal(#one.output, 0)
   end,
 
+  ["pings whose answers do not leave are answered once, and cost no memory"] = function()
+    local one, receive = alone("client")
+    local size = 0
+    for count = 1, 5000 do
+      test.equal(receive(("\x89\x7D%05d"):format(count) .. ("x"):rep(120)), nil)
+      size = math.max(size, #one.output)
+    end
+    test.truthy(size <= 65536 + 127, ("%d bytes of answers wait"):format(size))
+    one.output:clear()
+    -- 5.5.3: the most recent one is owed an answer.
+    test.equal(receive(""), nil)
+    local payload, kind = codec.decode(one.output, codec.rules({ role = "server" }))
+    test.equal({ payload and payload:sub(1, 5), kind }, { "05000", "pong" })
+    test.equal(#one.output, 0)
+    -- And is answered with what came last, though not once more.
+    test.equal(receive("\x89\x01a"), nil)
+    test.equal({ codec.decode(one.output, codec.rules({ role = "server" })) }, { "a", "pong" })
+  end,
+
   ["a silent peer is asked, and given up when it stays silent"] = function()
     local client, server = pair({ keep_alive = 30, keep_alive_timeout = 20 })
     test.equal(client.deadline, 30)

@@ -16,6 +16,8 @@ local KEEP_ALIVE = 30
 local KEEP_ALIVE_TIMEOUT = 20
 --- Seconds the other side may take to answer our Close.
 local CLOSE_TIMEOUT = 5
+--- Bytes that wait to leave from which on a Ping's answer waits, too: the other side asks and asks, and does not read.
+local PONGS_MAX = 65536
 
 --- What connections of one kind have in common.
 ---@class websocket.Config
@@ -41,6 +43,7 @@ local CLOSE_TIMEOUT = 5
 ---@field state "open"|"closing"|"closed" `closing`: our Close is sent, that of the other side has not come.
 ---@field package heard number When the other side was last heard.
 ---@field package pinged number? When a Ping was sent that nothing has followed.
+---@field package owed string? What the last Ping said that has not been answered for lack of room.
 ---@field package reading websocket.Reading?
 ---@field package writing websocket.Writing?
 local Session = {}
@@ -116,7 +119,19 @@ end
 ---@package
 function Session:finish()
   self.state, self.deadline = "closed", math.huge
-  self.reading, self.writing, self.pinged = nil, nil, nil
+  self.reading, self.writing, self.pinged, self.owed = nil, nil, nil, nil
+end
+
+--- Answers a Ping; or, while too much waits to leave, only the last of several (5.5.3).
+---@param self websocket.Session
+---@param payload string
+local function pong(self, payload)
+  if #self.output > PONGS_MAX then
+    self.owed = payload
+    return
+  end
+  if self.owed then self.owed = nil end
+  encode(self.output, self.config.rules, "pong", payload)
 end
 
 --- Fails the connection (7.1.7), and tells the other side why.
@@ -159,6 +174,7 @@ end
 ---@return boolean? last Of a piece: whether the message ends with it.
 function Session:receive(input, now, pieces)
   local rules = self.config.rules
+  if self.owed and self.state == "open" then pong(self, self.owed) end
   while self.state ~= "closed" do
     local before = #input
     local payload, kind, reading, extra = decode(input, rules, self.reading, pieces)
@@ -174,7 +190,7 @@ function Session:receive(input, now, pieces)
       -- What crosses our Close is not for anybody.
       if self.state == "open" then return payload, kind, extra --[[@as boolean?]] end
     elseif kind == "ping" then
-      if self.state == "open" then encode(self.output, rules, "pong", payload) end
+      if self.state == "open" then pong(self, payload) end
     elseif kind == "close" then
       return closed(self, extra --[[@as integer?]], payload)
     end
