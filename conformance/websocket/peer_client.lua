@@ -1,5 +1,6 @@
 -- Our client against an independent server, peer.py: `moonwire peer_client.lua url=ws://127.0.0.1:P [ca=FILE]`. Prints
 -- "passed NAME" or "failed NAME: why" for each case.
+local case = require("conformance.case")
 local cosocket = require("cosocket")
 local websocket = require("websocket")
 
@@ -26,15 +27,6 @@ local function echoes(connection)
     assert(connection:send_binary(bytes))
     got, kind = connection:receive()
     assert(got == bytes and kind == "binary", "other bytes came back")
-  end
-end
-
-local function case(name, fn)
-  local ok, err = pcall(cosocket.deadline, 30, fn)
-  if ok then
-    print("passed " .. name)
-  else
-    print(("failed %s: %s"):format(name, (tostring(err):gsub("\n.*", ""))))
   end
 end
 

@@ -1,7 +1,7 @@
 -- Our client against a server (`jsonrpsee/`, `peer.py server`, or ours with TLS): `moonwire client.lua url=U [count=yes]
 -- [ca=F]`, where `count` says that the server has subscriptions, and `ca` is the authority that signed for it. Prints
 -- "passed NAME" or "failed NAME: why" for each case.
-local case = require("case")
+local case = require("conformance.case")
 local cosocket = require("cosocket")
 local json = require("json")
 local wsrpc = require("wsrpc")

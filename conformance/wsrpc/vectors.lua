@@ -1,6 +1,6 @@
 -- Our client makes the calls of the JSON-RPC 2.0 specification's examples (7); `vectors.py serve` sees that what comes is
 -- what they send, and answers as they do: `moonwire vectors.lua url=U`. Prints "passed NAME" or "failed NAME: why".
-local case = require("case")
+local case = require("conformance.case")
 local json = require("json")
 local wsrpc = require("wsrpc")
 

@@ -1,4 +1,5 @@
-//! `moonwire test lua/test`: the stacks' own tests, on scripted streams and a virtual clock.
+//! `moonwire test lua/test`: the stacks' own tests, on scripted streams and a virtual clock; and how cases of scripts are
+//! judged, on that clock.
 
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ pub const SUITE: Suite = Suite {
 };
 
 const FOLDER: &str = "lua/test";
+/// How cases of the scripts of other suites are judged.
+const CASES: &str = "conformance/case_test.lua";
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
     let mut command = setting.moonwire();
-    command.args(["test", "--list", FOLDER]);
+    command.args(["test", "--list", FOLDER, CASES]);
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     let listed = finished.stdout.lines().filter(|line| line.contains(".lua: "));
     Ok(listed.map(str::to_owned).collect())
@@ -33,6 +36,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         command
     };
     let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    files.push(CASES.to_owned());
     // A case that is named as a whole is in one file, and the others need not be asked for theirs.
     if let Some(of) = files.iter().find(|file| context.setting.case.iter().any(|case| case.starts_with(*file))).cloned()
     {

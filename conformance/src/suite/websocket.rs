@@ -91,7 +91,7 @@ fn script(setting: &Setting, name: &str) -> PathBuf {
 
 /// One of our scripts, as a command.
 fn ours(setting: &Setting, name: &str) -> Command {
-    let mut command = setting.moonwire();
+    let mut command = setting.moonwire_with_suites();
     command.arg(script(setting, name));
     command
 }

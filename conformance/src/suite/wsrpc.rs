@@ -204,7 +204,7 @@ fn script(setting: &Setting, name: &str) -> PathBuf {
 }
 
 fn moonwire(setting: &Setting, name: &str, words: &[String]) -> Command {
-    let mut command = setting.moonwire();
+    let mut command = setting.moonwire_with_suites();
     command.arg(script(setting, name)).args(words);
     command
 }
