@@ -1,13 +1,10 @@
 -- The client under test: runs the cases of a fuzzing server, saying everything back.
 -- `moonwire client.lua url=ws://127.0.0.1:P agent=NAME [from=N] [to=N] [alone=1]`;
 -- `alone=1`: this side offers to compress without context takeover.
+local arguments = require("conformance.arguments")
 local websocket = require("websocket")
 
-local options = {}
-for _, word in ipairs(arg) do
-  local name, value = word:match("^(%w+)=(.*)$")
-  if name then options[name] = value end
-end
+local options = arguments(arg)
 local url, agent = options.url, options.agent or "moonwire"
 
 --- One message of the fuzzing server.

@@ -1,10 +1,12 @@
 -- Our client against an independent server, peer.py: `moonwire peer_client.lua url=ws://127.0.0.1:P [ca=FILE]`. Prints
 -- "passed NAME" or "failed NAME: why" for each case.
+local arguments = require("conformance.arguments")
 local case = require("conformance.case")
 local cosocket = require("cosocket")
 local websocket = require("websocket")
 
-local url, ca = arg[1]:match("^url=(.*)$"), arg[2] and arg[2]:match("^ca=(.*)$")
+local told = arguments(arg)
+local url, ca = told.url, told.ca
 local SIZES = { 0, 1, 125, 126, 65535, 65536, 1000000 }
 
 --- A connection to the server, whose authority is trusted.

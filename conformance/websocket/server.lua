@@ -1,11 +1,8 @@
 -- The server under test: says everything back. `moonwire server.lua port=P [cert=F key=F]`; prints where it listens.
+local arguments = require("conformance.arguments")
 local websocket = require("websocket")
 
-local options = {}
-for _, word in ipairs(arg) do
-  local name, value = word:match("^(%w+)=(.*)$")
-  if name then options[name] = value end
-end
+local options = arguments(arg)
 
 local server = assert(websocket.listen(
   ("%s://127.0.0.1:%s"):format(options.cert and "wss" or "ws", options.port or "0"),

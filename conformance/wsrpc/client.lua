@@ -1,16 +1,13 @@
 -- Our client against a server (`jsonrpsee/`, `peer.py server`, or ours with TLS): `moonwire client.lua url=U [count=yes]
 -- [ca=F]`, where `count` says that the server has subscriptions, and `ca` is the authority that signed for it. Prints
 -- "passed NAME" or "failed NAME: why" for each case.
+local arguments = require("conformance.arguments")
 local case = require("conformance.case")
 local cosocket = require("cosocket")
 local json = require("json")
 local wsrpc = require("wsrpc")
 
-local options = {}
-for _, word in ipairs(arg) do
-  local name, value = word:match("^(%w+)=(.*)$")
-  if name then options[name] = value end
-end
+local options = arguments(arg)
 
 local url = options.url
 local peer <close> = assert(wsrpc.connect(url, {

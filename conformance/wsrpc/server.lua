@@ -2,15 +2,12 @@
 -- `peer.py`): the methods of the specification's examples (JSON-RPC 2.0, 7), some more, and a subscription as Ethereum's
 -- nodes and jsonrpsee know it. Others have small limits, allow few messages a second, or take long ones. Prints where
 -- they listen.
+local arguments = require("conformance.arguments")
 local cosocket = require("cosocket")
 local json = require("json")
 local wsrpc = require("wsrpc")
 
-local options = {}
-for _, word in ipairs(arg) do
-  local name, value = word:match("^(%w+)=(.*)$")
-  if name then options[name] = value end
-end
+local options = arguments(arg)
 
 local null = json.null
 local heard, subscriptions = 0, {}

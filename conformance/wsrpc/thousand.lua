@@ -6,6 +6,7 @@
 --
 -- A value carries the time at which it was due, so that a server that is late counts as well. It has come when the turn
 -- of the loop in which it came is over: the clock stands still within one.
+local arguments = require("conformance.arguments")
 local cosocket = require("cosocket")
 local json = require("json")
 local wsrpc = require("wsrpc")
@@ -19,11 +20,7 @@ local STEP = 0.1
 --- Peers that connect at a time.
 local CONNECTING = 50
 
-local options = {}
-for _, word in ipairs(arg) do
-  local name, value = word:match("^(%w+)=(.*)$")
-  if name then options[name] = value end
-end
+local options = arguments(arg)
 
 --- KiB of this process that are in memory.
 local function resident()

@@ -1,10 +1,11 @@
 -- Our client makes the calls of the JSON-RPC 2.0 specification's examples (7); `vectors.py serve` sees that what comes is
 -- what they send, and answers as they do: `moonwire vectors.lua url=U`. Prints "passed NAME" or "failed NAME: why".
+local arguments = require("conformance.arguments")
 local case = require("conformance.case")
 local json = require("json")
 local wsrpc = require("wsrpc")
 
-local url = arg[1]:match("^url=(.*)$")
+local url = arguments(arg).url
 
 --- Each example on a connection of its own.
 local function example(name, fn)
