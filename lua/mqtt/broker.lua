@@ -26,6 +26,7 @@
 ---     broker:kill()
 ---     broker = assert(require("mqtt.broker").listen("tcp://" .. address, { state = state }))
 
+local acceptor = require("net.acceptor")
 local codec = require("mqtt.codec")
 local connections = require("mqtt.broker.connection")
 local cosocket = require("cosocket")
@@ -243,23 +244,6 @@ function Broker:serve(stream)
   return cosocket.spawn("mqtt broker connection", run, connections.new(self, stream))
 end
 
---- Accepts connections: a task.
----@async
----@param broker mqtt.Broker
----@param listener cosocket.Listener
-local function accept(broker, listener)
-  while true do
-    local stream, err = listener:accept()
-    if stream then
-      broker:serve(stream)
-    else
-      ---@cast err cosocket.Error
-      if not broker.closed then log.error(("the broker accepts no more: %s"):format(tostring(err))) end
-      return
-    end
-  end
-end
-
 --- Listens for WebSocket (MQTT 5, 6): binary messages of the subprotocol `mqtt`.
 ---@async
 ---@param broker mqtt.Broker
@@ -298,7 +282,7 @@ function Broker:listen(address, options)
   else
     listener, err = cosocket.listen(address, { tls = tls })
     where = listener and listener:local_address()
-    if listener then cosocket.spawn("mqtt broker", accept, self, listener) end
+    if listener then cosocket.spawn("mqtt broker", acceptor.take_all, listener, log, self.serve, self) end
   end
   if not listener then return nil, err end
   table.insert(self.listeners, { listener = listener, scheme = scheme, address = where })

@@ -13,15 +13,19 @@
 local cosocket = require("cosocket")
 local drive = require("net.drive")
 
+local now = cosocket.now
+
 --- Requests on their way at once.
 local IN_FLIGHT_MAX = 1
+--- What the clock may lack to a time that is up.
+local TICK = 1e-6
 
 ---@class net.Request
 ---@field answer any What the server answered; not `nil`.
 ---@field err cosocket.Error? Or why it did not.
 
 ---@class net.ExchangeOptions
----@field name? string What the task, and the error of a connection that was closed, are called. Default "exchange".
+---@field name? string What the task, and its errors, are called. Default "exchange".
 ---@field in_flight_max? integer Requests that may be on their way at once; the others wait for their turn. Default 1.
 ---@field on_event? fun(event: any) Takes events that are no answers. It waits for nothing: while it did, nothing would be read.
 
@@ -119,7 +123,14 @@ end
 ---@return cosocket.Error? err `timeout`, and the connection lives on; why the connection ended; what `command` and the session say
 function Exchange:ask(seconds, command, ...)
   if self.err then return nil, self.err end
-  return cosocket.deadline(seconds, ask, self, command, ...)
+  local began = now()
+  local answer, err = cosocket.deadline(seconds, ask, self, command, ...)
+  if answer ~= nil then return answer end
+  ---@cast err cosocket.Error
+  if err.kind == "timeout" and not self.err and now() - began >= seconds - TICK then
+    err = cosocket.error("timeout", self.name, ("no answer within %g s"):format(seconds), { cause = err })
+  end
+  return nil, err
 end
 
 --- Sends what the session has queued, although nobody asked: call it after a command that gets no answer.

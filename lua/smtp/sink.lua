@@ -6,8 +6,10 @@
 ---     smtp.send("smtp://" .. server:address(), message, { starttls = "off" })
 ---     print(server.messages[1].data)
 
+local acceptor = require("net.acceptor")
 local base64 = require("base64")
 local cosocket = require("cosocket")
+local log = require("log").new("smtp.sink")
 local trace = require("net.trace")
 
 --- Bytes of a command line.
@@ -290,13 +292,9 @@ function sink.listen(address, options)
   local listener, err = cosocket.listen(address, { tls = implicit and server.options.tls or nil })
   if not listener then return nil, err end
   server.listener = listener
-  cosocket.spawn("mail sink", function()
-    while true do
-      local stream = listener:accept()
-      if not stream then break end
-      cosocket.spawn("mail sink's client", server.serve, server, stream, implicit)
-    end
-  end)
+  cosocket.spawn("mail sink", acceptor.take_all, listener, log, function(_, stream)
+    cosocket.spawn("mail sink's client", server.serve, server, stream, implicit)
+  end, server)
   return server
 end
 

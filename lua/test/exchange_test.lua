@@ -110,7 +110,7 @@ return {
   ["a time that is up ends one wait, and its answer disturbs nobody"] = function()
     local link, session = start({ { expect = "1 a\n" }, { stall = 5 }, { send = "1 A\n" }, { expect = "2 b\n" }, { send = "2 B\n" } })
     local before = cosocket.now()
-    test.fails("timeout", link:ask(2, session.say, "a"))
+    test.equal(test.fails("timeout", link:ask(2, session.say, "a")).message, "no answer within 2 s")
     test.near(cosocket.now() - before, 2, 0.001)
     test.equal(session.abandoned, { 1 })
     test.equal(link:ask(10, session.say, "b"), "B")
@@ -125,6 +125,13 @@ return {
     test.fails("timeout", link:ask(2, session.say, "b"))
     test.equal(first:join(), "A")
     test.equal(session.last, 1)
+    link:close()
+  end,
+
+  ["a deadline of somebody around it is told as such"] = function()
+    local link, session = start({ { expect = "1 a\n" }, { expect_close = true } }, { name = "numbered" })
+    local err = test.fails("timeout", cosocket.deadline(1, function() return link:ask(2, session.say, "a") end))
+    test.not_equal(err.op, "numbered")
     link:close()
   end,
 
