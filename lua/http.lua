@@ -167,6 +167,28 @@ function http.save(url, path, options)
   return require("http.download").save(shared_client(), url, path, options)
 end
 
+--- Sends a file, as `Client:upload` does.
+---@async
+---@param url string
+---@param source string|file*
+---@param options? http.UploadOptions|http.RequestOptions
+---@return http.Uploaded? uploaded
+---@return cosocket.Error? err
+function http.upload(url, source, options)
+  return require("http.resumable").upload(shared_client(), url, source, options)
+end
+
+--- Gives an upload up, as `Client:cancel_upload` does.
+---@async
+---@param url string
+---@param source string|file*
+---@param options? http.UploadOptions|http.RequestOptions
+---@return boolean? cancelled
+---@return cosocket.Error? err
+function http.cancel_upload(url, source, options)
+  return require("http.resumable").cancel(shared_client(), url, source, options)
+end
+
 --- Reads a stream of server-sent events: `for event in http.events(url) do print(event.type, event.data) end`.
 ---@param url string
 ---@param options? http.EventsOptions|http.RequestOptions

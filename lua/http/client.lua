@@ -402,6 +402,31 @@ function Client:save(address, path, options)
   return require("http.download").save(self, address, path, options)
 end
 
+--- Sends a file to a server that speaks tus 1.0.0. It goes on after failures, and where an earlier run broke off: a file
+--- beside the source, `SOURCE.upload`, remembers where the upload is until it is done. A source that changes while it is
+--- sent never becomes whole at the server.
+---@async
+---@param address string Where uploads are made.
+---@param source string|file* A path, or an open file, from its place to its end.
+---@param options? http.UploadOptions|http.RequestOptions `timeout` is for each request. Default: none, but `idle_timeout`.
+---@return http.Uploaded? uploaded
+---@return cosocket.Error? err `refused` with `code` for a status that is not 2xx, `limit` for 413, `io` with the code `"changed"`, `protocol` with the code `"checksum"`, or for a server that does not speak tus; and what a request fails with
+function Client:upload(address, source, options)
+  return require("http.resumable").upload(self, address, source, options)
+end
+
+--- Gives up the upload that an earlier run left unfinished: the server drops what it has, and the file that remembers is
+--- removed. What had become whole, but for our notice of it, is dropped, too.
+---@async
+---@param address string
+---@param source string|file* The source, which need not exist any more.
+---@param options? http.UploadOptions|http.RequestOptions As for `upload`.
+---@return boolean? cancelled Whether there was one.
+---@return cosocket.Error? err As of `upload`.
+function Client:cancel_upload(address, source, options)
+  return require("http.resumable").cancel(self, address, source, options)
+end
+
 --- Reads a stream of server-sent events: `for event in client:events(url) do`. It reconnects.
 ---@param address string
 ---@param options? http.EventsOptions|http.RequestOptions

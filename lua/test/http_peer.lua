@@ -39,6 +39,8 @@ for _, name in ipairs({ "get", "post", "put", "patch", "delete", "head", "option
 end
 function peer.http.client(options) return http.client(with_connect(options)) end
 function peer.http.request(method, url, options) return http.request(method, url, with_connect(options)) end
+function peer.http.upload(url, source, options) return http.upload(url, source, with_connect(options)) end
+function peer.http.cancel_upload(url, source, options) return http.cancel_upload(url, source, with_connect(options)) end
 function peer.http.save(url, path, options) return http.save(url, path, with_connect(options)) end
 
 ---@class test.HttpRequest
