@@ -207,8 +207,10 @@ function Jar:receive(where, field, now)
   if prefix:find("^__host%-") and not (secure and host_only and not (domain and domain ~= "") and path == "/") then return false end
   local at = default_path(from.path)
   if not secure and not is_secure(from) then
+    -- Nor may it stand before such a one, where both are sent.
+    local own = host_only and host or domain --[[@as string]]
     for known, list in pairs(self.domains) do
-      if domain_matches(host, known) then
+      if domain_matches(own, known) or not host_only and domain_matches(known, own) then
         for _, other in ipairs(list) do
           if other.secure and other.name == name and path_matches(path or at, other.path) then return false end
         end

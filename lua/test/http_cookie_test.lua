@@ -83,6 +83,23 @@ return {
     test.equal(jar:header("https://h.com/", NOW), "n=secret")
   end,
 
+  ["what comes in the clear hides nothing that came over TLS"] = function()
+    for _, case in ipairs({
+      { "https://a.example.com/", "sid=1; Secure; Path=/", "http://b.example.com/", "sid=2; Domain=example.com", false },
+      { "https://a.example.com/", "sid=1; Secure; Domain=example.com", "http://b.example.com/", "sid=2", false },
+      { "https://a.example.com/", "sid=1; Secure; Path=/", "http://a.example.com/", "sid=2; Path=/x", false },
+      { "https://a.example.com/", "sid=1; Secure; Path=/x", "http://a.example.com/", "sid=2; Path=/", true },
+      { "https://a.example.com/", "sid=1; Secure", "http://b.example.com/", "sid=2", true },
+      { "https://a.example.com/", "sid=1; Secure", "http://b.example.com/", "sad=2; Domain=example.com", true },
+      { "https://example.com/", "sid=1; Secure", "http://b.example.com/", "sid=2", false },
+      { "https://a.example.com/", "sid=1", "http://b.example.com/", "sid=2; Domain=example.com", true },
+    }) do
+      local jar = cookie.jar()
+      test.equal(jar:receive(case[1], case[2], NOW), true)
+      test.equal(jar:receive(case[3], case[4], NOW), case[5], case[4] .. " from " .. case[3])
+    end
+  end,
+
   ["names with a prefix keep its promise"] = function()
     test.equal(sent("https://h.com/", "__Secure-n=v"), nil)
     test.equal(sent("https://h.com/", "__Secure-n=v; Secure"), "__Secure-n=v")
