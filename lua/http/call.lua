@@ -34,6 +34,8 @@ local BODY_EXPECTED = { POST = true, PUT = true, PATCH = true }
 ---@field headers http.Headers? Of the script.
 ---@field auth http.Auth?
 ---@field auth_origin string?
+---@field credentials http.AuthOptions? What `auth` was made of.
+---@field first_method string? Before it was redirected.
 ---@field own_route boolean The way is not that of the client's own options.
 ---@field client http.Client
 ---@field pool http.Pool
@@ -55,7 +57,9 @@ local function with_query(to, query)
   if more == "" then return to end
   local front, fragment = to.href:match("^([^#]*)(.*)$")
   local mark = not to.url.query and "?" or (to.url.query == "" and "" or "&")
-  return targets.of(front .. mark .. more .. fragment)
+  local made, err = targets.of(front .. mark .. more .. fragment)
+  if made then made.login = to.login end
+  return made, err
 end
 
 --- What the request sends as its body, and how its head calls that.
@@ -118,7 +122,7 @@ end
 ---@return cosocket.Error? err
 function Call:compose(client, to, route)
   local settings, more = self.settings, codec.headers(self.headers)
-  local base = codec.headers({ { "Host", more.Host or to.url.authority } })
+  local base = codec.headers({ { "Host", more.Host or not self.followed and client.host or to.url.authority } })
   more:del("Host")
   local fields = client.fields
   if self.followed or (settings ~= client.settings and (rawget(settings, "decompress") ~= nil or rawget(settings, "user_agent") ~= nil)) then
@@ -181,6 +185,7 @@ function Call:follow(client, to, status, location)
   end
   local method = redirect.method(status, self.method)
   local same_method, same_origin = method == self.method, following.origin == to.origin
+  self.first_method = self.first_method or self.method
   self.method = method
   if not same_method then
     if self.upload and self.upload.close then self.upload:close() end
@@ -313,6 +318,7 @@ function call.begin(client, op, method, address, given, level)
   if auth == nil and to.login then auth = to.login end
   if auth then
     self.auth, self.auth_origin, self.plain = auth_for(client, to.origin, auth), to.origin, false
+    self.credentials = auth
   end
   return self, to
 end

@@ -40,6 +40,7 @@ local IDEMPOTENT = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT 
 ---@field package pool http.Pool
 ---@field private base url.Url?
 ---@field package fields http.Headers What every request says, without Host.
+---@field package host string? What every request says as Host, if that is not where it goes.
 ---@field private proxies http.ProxySettings?
 ---@field package targets table<string, http.Target>
 ---@field private target_count integer
@@ -83,6 +84,7 @@ function client.new(op, given)
     ),
     base = base,
     fields = options.fields(settings),
+    host = settings.headers and settings.headers.Host or nil,
     proxies = through,
     jar = jar or nil,
     targets = {},
@@ -166,7 +168,7 @@ function Client:send(call, to)
   if call.plain and not route.forward then
     local wire = to.wire
     if not wire then
-      wire, err = targets.wire(to, self.fields)
+      wire, err = targets.wire(to, self.fields, self.host)
       if not wire then return nil, err end
       to.wire = wire
     end

@@ -166,6 +166,8 @@ function Connection:exchange(exchange)
       -- RFC 9112, 9.5: an answer that says no ends the sending, and then the connection.
       if held or answer.status >= 300 then return answer, nil, true, true end
       ok, err = self:send_rest(exchange, sending)
+      -- The server has answered, and ended before it had read everything: that is its answer.
+      if not ok and err.kind == "closed" then return answer, nil, true, true end
       if not ok then return nil, err, true end
       return answer
     elseif refused then

@@ -402,8 +402,14 @@ end
 ---@return http.Saved? saved
 ---@return cosocket.Error? err
 function download.save_response(answer, path, options)
-  local made = new("http.save", answer.call.client, answer.url, path, options, 2)
-  made.request = answer.call.given or {}
+  local call, redirects = answer.call, answer.redirects
+  -- What is missing is asked for where all of it was asked for, with what was said there: redirects lead on from there,
+  -- and leave behind what is not for where they lead.
+  local made = new("http.save", call.client, redirects and redirects[1] or answer.url, path, options, 2)
+  for name, value in pairs(call.given or {}) do made.request[name] = value end
+  -- The URL has it by now.
+  made.request.query = nil
+  if made.request.auth == nil then made.request.auth = call.credentials end
   if answer.body then
     -- It has come already.
     made.options.resume, made.options.attempts = false, 1
@@ -419,7 +425,7 @@ function download.save_response(answer, path, options)
     return { path = path, size = made.done, checksum = made.options.checksum, attempts = 1, resumed = 0, response = answer }
   end
   -- What is not GET is not asked for twice.
-  if answer.method ~= "GET" then
+  if (call.first_method or answer.method) ~= "GET" then
     made.options.resume, made.options.attempts = false, 1
   end
   return run(made, answer)

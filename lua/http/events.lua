@@ -9,6 +9,10 @@ local sse = require("http.sse")
 
 --- Seconds before the connection is made again; twice as many after each failure, up to the second number.
 local RETRY, RETRY_MAX = 3, 60
+--- Seconds that go by at least, whatever the server wants.
+local RETRY_MIN = 0.1
+--- Bytes of an id that is told to the server.
+local ID_MAX = 4096
 
 ---@class http.EventsOptions
 ---@field last_event_id? string Go on after this event.
@@ -39,6 +43,13 @@ local EVENTS_OPTIONS = { last_event_id = "string", retry_delay = "number", retri
 
 local events = {}
 
+--- Whether a field can hold an id (RFC 9110, 5.5), which the server is free to choose.
+---@param id string
+---@return boolean
+local function can_be_told(id)
+  return #id <= ID_MAX and not id:find("[%z\1-\8\10-\31\127]")
+end
+
 ---@param client http.Client
 ---@param url string
 ---@param given? http.EventsOptions|http.RequestOptions
@@ -46,7 +57,9 @@ local events = {}
 function events.new(client, url, given)
   local options, request = request_options.split("http.events", given, EVENTS_OPTIONS, 2)
   local id = options.last_event_id or ""
-  if id:find("[%z\r\n]") then error("http.events: last_event_id must not have a line break", 2) end
+  if not can_be_told(id) then
+    error(("http.events: last_event_id must be at most %d bytes without line breaks and other control characters"):format(ID_MAX), 2)
+  end
   local parser = sse.parser(options.event_max)
   parser.id = id
   parser:reset()
@@ -78,7 +91,8 @@ function Events:connect()
   local headers = codec.headers(self.request.headers)
   if not headers.Accept then headers:add("Accept", "text/event-stream") end
   headers:set("Cache-Control", "no-store")
-  if self.parser.id ~= "" then headers:set("Last-Event-ID", self.parser.id) end
+  local id = self.parser.id
+  if id ~= "" and can_be_told(id) then headers:set("Last-Event-ID", id) end
   request.headers = headers
   local answer, err = self.client:get(self.url, request)
   if not answer then
@@ -156,7 +170,8 @@ function Events:next()
         self.err = err or cosocket.error("closed", "http.events", "the server ends the stream each time")
         return nil, self.err
       end
-      local delay = self.parser.retry or self.options.retry_delay or RETRY
+      local told = self.parser.retry
+      local delay = told and math.max(told, RETRY_MIN) or self.options.retry_delay or RETRY
       delay = math.min(delay * 2 ^ math.max(0, self.failures - 1), math.max(delay, RETRY_MAX))
       local ok, why = cosocket.sleep(math.max(delay, wait or 0))
       if not ok then return nil, why end

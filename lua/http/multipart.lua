@@ -5,6 +5,7 @@ local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local hex = require("hex")
+local options = require("http.options")
 local uploads = require("http.upload")
 
 --- One field of a form. Exactly one of `value`, `file` and `body` says what it holds.
@@ -101,8 +102,12 @@ function multipart.new(parts, level)
     if filename then disposition = disposition .. "; filename=" .. quote(filename) end
     local fields = codec.headers({ { "Content-Disposition", disposition } })
     local kind = part.type or (filename and (content.type or uploads.type_of(filename)))
-    if kind then fields:add("Content-Type", kind) end
-    for name, value in pairs(codec.headers(part.headers)) do fields:add(name, value) end
+    local own = kind and { { "Content-Type", kind } } or {}
+    for name, value in pairs(options.headers("http: a part of the form", own, level + 1)) do fields:add(name, value) end
+    if part.headers then
+      local more = options.headers("http: a part of the form", part.headers, level + 1)
+      for name, value in pairs(more) do fields:add(name, value) end
+    end
     local lines = { "--" .. boundary }
     for name, value in pairs(fields) do lines[#lines + 1] = name .. ": " .. value end
     put(uploads.of_text(table.concat(lines, "\r\n") .. "\r\n\r\n"))

@@ -131,6 +131,8 @@ local function check_common(op, given, level)
   if given.proxy_auth then require("http.auth").check(op, given.proxy_auth, level + 1, "proxy_auth") end
   if given.proxy == true then options.wrong(op, "proxy must be a URL or false", level) end
   if given.user_agent == true then options.wrong(op, "user_agent must be a string or false", level) end
+  if given.user_agent then options.headers(op, { ["User-Agent"] = given.user_agent }, level + 1) end
+  if type(given.trailers) == "table" then options.headers(op, given.trailers, level + 1) end
   local jar = given.cookies
   if type(jar) == "table" and type(jar.receive) ~= "function" then options.wrong(op, "cookies must be a jar (http.jar()) or a boolean", level) end
 end
@@ -166,7 +168,7 @@ function options.proxies(settings)
   return proxies.from_environment(nil, settings.proxy_auth)
 end
 
---- The fields that every request has, but Host.
+--- The fields that every request has, but Host: that is where the request goes, and goes first.
 ---@param settings table
 ---@return http.Headers
 function options.fields(settings)
@@ -177,6 +179,7 @@ function options.fields(settings)
   if settings.decompress and not (given and given["Accept-Encoding"]) then fields:add("Accept-Encoding", ACCEPT_ENCODING) end
   if given then
     for name, value in pairs(given) do fields:add(name, value) end
+    fields:del("Host")
   end
   return fields
 end

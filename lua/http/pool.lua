@@ -114,7 +114,7 @@ function Pool:acquire(route, call, to, fresh, sure)
     origin = new_origin(key)
     self.origins[key] = origin
   end
-  if count_busy(origin) + #origin.idle >= self.connections_max then
+  if count_busy(origin) + #origin.idle >= self.connections_max or origin.waiting[1] then
     if #origin.idle > 0 then
       -- A fresh one is wanted: it takes the place of one that is idle.
       table.remove(origin.idle, 1):close()
@@ -167,6 +167,8 @@ function Pool:wait(origin, deadline)
       end
       -- Given, but never taken: the task was cancelled.
       if mine.connection then self:release(mine.connection, true) end
+      -- There may be places for others, too.
+      self:serve(origin)
     end,
   })
   while true do

@@ -9,7 +9,7 @@ local now = cosocket.now
 
 ---@class http.Target
 ---@field url url.Url
----@field href string
+---@field href string Without user and password, which are for `Authorization` only (RFC 9110, 4.2.4).
 ---@field origin string `https://example.org:8443`
 ---@field secure boolean
 ---@field host string
@@ -49,15 +49,20 @@ function target.of(address, base)
   if secure == nil or not host then
     return nil, cosocket.error("protocol", "http", ("an http:// or https:// URL is wanted, not one of %s:"):format(scheme))
   end
+  local href, login = parsed.href, nil
+  if parsed.username or parsed.password then
+    login = { username = parsed.username, password = parsed.password }
+    href = href:gsub("^([^:]+://)[^/?#]*@", "%1")
+  end
   return {
     url = parsed,
-    href = parsed.href,
+    href = href,
     origin = (secure and "https://" or "http://") .. parsed.authority,
     secure = secure,
     host = host,
     port = parsed.port or PORTS[scheme],
     path = parsed.target,
-    login = parsed.username and { username = parsed.username, password = parsed.password } or nil,
+    login = login,
   }
 end
 
@@ -177,11 +182,12 @@ end
 --- The head of a plain GET.
 ---@param to http.Target
 ---@param base http.Headers
+---@param host? string What to say as Host. Default: where it goes.
 ---@return string? wire
 ---@return cosocket.Error? err
-function target.wire(to, base)
+function target.wire(to, base, host)
   local output = cosocket.buffer()
-  local ok, err = codec.encode_request(output, "GET", to.path, nil, { { "Host", to.url.authority } }, base)
+  local ok, err = codec.encode_request(output, "GET", to.path, nil, { { "Host", host or to.url.authority } }, base)
   if not ok then return nil, err end
   return output:take()
 end

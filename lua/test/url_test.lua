@@ -46,6 +46,20 @@ return {
     test.equal(parts("mqtt://:secret@h", "username", "password"), "nil secret")
   end,
 
+  ["what cannot be read is shown in part, and without its password"] = function()
+    for text, wanted in pairs({
+      ["http://joe:se@cret@h:99999/a@b"] = "http://***@h:99999/a@b",
+      ["http://h:99999/a@b"] = "http://h:99999/a@b",
+      ["//joe:secret@h"] = "//***@h",
+      ["http://joe@[::1?a"] = "http://***@[::1?a",
+    }) do
+      local _, err = url.parse(text)
+      test.matches(err.message, "^" .. ("%q"):format(wanted):gsub("%p", "%%%0") .. ": ")
+    end
+    local _, err = url.parse("http://h:x/" .. ("é"):rep(1000))
+    test.truthy(#err.message < 500, err.message)
+  end,
+
   ["the default port is the scheme's own"] = function()
     for scheme, port in pairs {
       http = 80, https = 443, ws = 80, wss = 443, mqtt = 1883, mqtts = 8883, smtp = 25, smtps = 465, submission = 587,

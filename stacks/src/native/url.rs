@@ -12,6 +12,9 @@ use super::arguments::{Bytes, misuse};
 /// How many bytes a URL has at most.
 const LENGTH_MAX: usize = 64 * 1024;
 
+/// How many characters of one a message shows.
+const SHOWN_MAX: usize = 200;
+
 /// RFC 3986, 2.3: what never needs encoding.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -74,12 +77,28 @@ fn parse_one(op: &'static str, text: &LuaString, base: Option<&Url>) -> Result<U
     if bytes.len() > LENGTH_MAX {
         return Err(Error::new(Kind::Limit, op, format!("{} bytes are more than {LENGTH_MAX}", bytes.len())));
     }
-    let broken = |why: &str| Error::new(Kind::Protocol, op, format!("{:?}: {why}", text.to_string_lossy()));
+    let broken = |why: &str| Error::new(Kind::Protocol, op, format!("{:?}: {why}", shown(&text.to_string_lossy())));
     let text = str::from_utf8(&bytes).map_err(|_| broken("not UTF-8"))?;
     Url::options().base_url(base).parse(text).map_err(|error| match error {
         ParseError::RelativeUrlWithoutBase => broken("no scheme (such as http: or mqtt:), and no base"),
         other => broken(&other.to_string()),
     })
+}
+
+/// A URL as a message may show it: not all of a long one, and nobody's password.
+fn shown(text: &str) -> String {
+    let start = text.find("//").map_or(0, |at| at + 2);
+    let rest = &text[start..];
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let (mask, rest) = match authority.rfind('@') {
+        Some(at) => ("***@", &rest[at + 1..]),
+        None => ("", rest),
+    };
+    let whole = format!("{}{mask}{rest}", &text[..start]);
+    match whole.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &whole[..end]),
+        None => whole,
+    }
 }
 
 /// The table that a script sees. Absent parts are absent.
