@@ -300,6 +300,11 @@ impl<'a> Context<'a> {
         if finished.succeeded() { Ok(finished) } else { Err(finished.summary()) }
     }
 
+    /// Gives the suite this much more time: for what is judged by whether it goes on, and not by the clock.
+    pub fn prolong(&mut self, time: Duration) {
+        self.deadline += time;
+    }
+
     /// How long this suite may still take.
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).min(self.time_max)

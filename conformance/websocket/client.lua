@@ -1,6 +1,6 @@
 -- The client under test: runs the cases of a fuzzing server, saying everything back.
 -- `moonwire client.lua url=ws://127.0.0.1:P agent=NAME [from=N] [to=N] [alone=1]`;
--- `alone=1`: this side offers to compress without context takeover.
+-- `alone=1`: this side offers to compress without context takeover. Says "done CASE" of each.
 local arguments = require("conformance.arguments")
 local websocket = require("websocket")
 
@@ -32,8 +32,9 @@ for case = tonumber(options.from) or 1, tonumber(options.to) or count do
     -- A case may be that no handshake comes about; the fuzzing server says what it thinks of it.
     print(("case %d: %s"):format(case, err))
   end
+  print("done " .. case)
 end
--- The last words of the fuzzing server: it writes its report.
-local connection <close> = assert(websocket.connect(("%s/updateReports?agent=%s"):format(url, agent)))
+-- The last words of the fuzzing server: it writes its report, and is deaf until it has.
+local connection <close> = assert(websocket.connect(("%s/updateReports?agent=%s"):format(url, agent), { keep_alive = 0 }))
 connection:receive()
 print(("ran %d cases"):format(count))

@@ -1,4 +1,5 @@
--- The server under test: says everything back. `moonwire server.lua port=P [cert=F key=F]`; prints where it listens.
+-- The server under test: says everything back. `moonwire server.lua port=P [cert=F key=F]`; prints where it listens,
+-- and "done" when a connection has ended.
 local arguments = require("conformance.arguments")
 local websocket = require("websocket")
 
@@ -14,6 +15,7 @@ local server = assert(websocket.listen(
         connection:send_binary(message)
       end
     end
+    print("done")
   end,
   {
     tls = options.cert and { certificate = options.cert, key = options.key } or nil,

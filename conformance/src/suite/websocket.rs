@@ -1,21 +1,14 @@
 //! The WebSocket stack against the Autobahn test suite's cases, as server and as client, and against Python websockets.
-//!
-//! The cases run in kosoku, which needs no Python 2. `AUTOBAHN_PYTHON` names a Python 2 that has the original,
-//! `autobahntestsuite`; it is then used instead. The thousands of messages of 12.* and 13.* take many minutes, so that a
-//! run takes some of them; `AUTOBAHN_FULL=1` takes all.
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod autobahn;
+
+use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Context, Setting, Suite};
 use crate::certificates::Certificates;
 use crate::outcome::Outcome;
-use crate::ports;
 use crate::process::{Finished, Process};
 use crate::tools::{self, Tool};
 
@@ -25,7 +18,8 @@ pub const SUITE: Suite = Suite {
     about: "the WebSocket stack against the Autobahn cases and Python websockets, both as client and as server",
     needs: &[KOSOKU, WEBSOCKETS],
     servers: &[],
-    time_max: Duration::from_secs(40 * 60),
+    // Besides Autobahn, which may go on for as long as cases are done.
+    time_max: Duration::from_secs(20 * 60),
     cases: |_| Ok(PARTS.iter().map(|(name, _)| (*name).to_owned()).collect()),
     run,
 };
@@ -33,14 +27,6 @@ pub const SUITE: Suite = Suite {
 pub(super) const KOSOKU: Tool = Tool::of_python("kosoku", "kosoku==0.1.0");
 /// An independent end.
 pub(super) const WEBSOCKETS: Tool = Tool::of_python("websockets", "websockets==17.4");
-
-/// What takes a run of every kind of case: all but compression, and of that some of each kind.
-const SOME: [&str; 12] =
-    ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.*.3", "12.*.14", "13.*.5"];
-const ALL: [&str; 1] = ["*"];
-/// Cases in which the fuzzing server asks a client to do without context takeover, if it has offered to.
-const ALONE: [&str; 3] = ["13.2.*", "13.5.*", "13.6.*"];
-const SOME_ALONE: [&str; 3] = ["13.2.5", "13.5.5", "13.6.5"];
 
 const START_TIME_MAX: Duration = Duration::from_secs(20);
 const PEER_TIME_MAX: Duration = Duration::from_secs(4 * 60);
@@ -52,8 +38,8 @@ const OUR_SERVER: &str = "Autobahn: our server";
 const OUR_CLIENT: &str = "Autobahn: our client";
 
 const PARTS: &[(&str, Part)] = &[
-    (OUR_SERVER, autobahn_server),
-    (OUR_CLIENT, autobahn_client),
+    (OUR_SERVER, autobahn::server),
+    (OUR_CLIENT, autobahn::client),
     ("Python websockets: our server", |context| peer_client(context, false)),
     ("Python websockets: our server with TLS", |context| peer_client(context, true)),
     ("Python websockets: our client", |context| peer_server(context, false)),
@@ -102,154 +88,6 @@ pub(super) fn start(command: Command) -> Result<(Process, String), Outcome> {
     let line = server.wait_for_line(START_TIME_MAX, |line| line.starts_with("listening on ")).map_err(failed)?;
     Ok((server, line.trim_start_matches("listening on ").to_owned()))
 }
-
-// Autobahn
-
-fn is_full() -> bool {
-    env::var_os("AUTOBAHN_FULL").is_some()
-}
-
-fn cases() -> &'static [&'static str] {
-    if is_full() { &ALL } else { &SOME }
-}
-
-fn autobahn_time_max() -> Duration {
-    Duration::from_secs(if is_full() { 30 * 60 } else { 3 * 60 })
-}
-
-/// The only case of a part that `--case` names, when it names one as a whole: "Autobahn: our server: 2.2".
-fn only<'a>(setting: &'a Setting, part: &str) -> Option<&'a str> {
-    setting.case.as_deref()?.strip_prefix(part)?.strip_prefix(": ")
-}
-
-/// The cases run in kosoku, unless somebody has the original.
-fn need_autobahn(context: &Context<'_>) -> Result<(), Outcome> {
-    if env::var_os("AUTOBAHN_PYTHON").is_some() { Ok(()) } else { context.need(&[KOSOKU]) }
-}
-
-/// The command that runs `cases` without `others` in one of its two modes; its report goes to `outdir`.
-fn autobahn(
-    setting: &Setting,
-    mode: &str,
-    address: &str,
-    outdir: &Path,
-    (cases, others): (&[&str], &[&str]),
-) -> Result<Command, Outcome> {
-    if let Some(python) = env::var_os("AUTOBAHN_PYTHON") {
-        let (key, value) = match mode {
-            "fuzzingclient" => ("servers", format!("[{{\"agent\": \"moonwire\", \"url\": \"ws://{address}\"}}]")),
-            _ => ("url", format!("\"ws://{address}\"")),
-        };
-        let list = |cases: &[&str]| cases.iter().map(|case| format!("\"{case}\"")).collect::<Vec<_>>().join(", ");
-        let (cases, others) = (list(cases), list(others));
-        let text = format!(
-            "{{\"outdir\": \"{}\", \"{key}\": {value}, \"cases\": [{cases}], \"exclude-cases\": [{others}], \
-             \"exclude-agent-cases\": {{}}}}",
-            outdir.display()
-        );
-        let path = setting.temporary.join(format!("{mode}.json"));
-        fs::write(&path, text).map_err(failed)?;
-        let mut command = setting.command(python);
-        command.arg(script(setting, "wstest.py")).args(["-m", mode, "-u", "0", "-s"]).arg(path);
-        return Ok(command);
-    }
-    let mut command = setting.command(tools::python_program(KOSOKU.program));
-    command.args(["-m", mode, "-o"]).arg(outdir);
-    for case in cases {
-        command.args(["-i", case]);
-    }
-    for case in others {
-        command.args(["-x", case]);
-    }
-    command.arg(if mode == "fuzzingclient" { format!("ws://{address}") } else { address.to_owned() });
-    Ok(command)
-}
-
-fn autobahn_server(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
-    need_autobahn(context)?;
-    let outdir = context.setting.temporary.join("autobahn-server");
-    let (_server, address) = start(ours(context.setting, "server.lua"))?;
-    let only = only(context.setting, OUR_SERVER);
-    let cases = only.as_ref().map_or(cases(), std::slice::from_ref);
-    let command = autobahn(context.setting, "fuzzingclient", &address, &outdir, (cases, &[]))?;
-    let finished = context.run(command, autobahn_time_max()).map_err(failed)?;
-    let verdicts = verdicts(&outdir, &finished)?;
-    if only.is_some() { Ok(verdicts) } else { enough(verdicts) }
-}
-
-fn autobahn_client(context: &mut Context<'_>) -> Result<Vec<(String, Outcome)>, Outcome> {
-    need_autobahn(context)?;
-    if let Some(case) = only(context.setting, OUR_CLIENT).map(str::to_owned) {
-        let alone = ALONE.iter().any(|alone| case.starts_with(alone.trim_end_matches('*')));
-        return client_cases(context, "autobahn-client", (&[&case], &[]), alone);
-    }
-    let mut all = client_cases(context, "autobahn-client", (cases(), &ALONE), false)?;
-    let alone: &[&str] = if is_full() { &ALONE } else { &SOME_ALONE };
-    all.extend(client_cases(context, "autobahn-client-alone", (alone, &[]), true)?);
-    enough(all)
-}
-
-/// Runs these cases with our client; `alone`: it offers to do without context takeover.
-fn client_cases(
-    context: &mut Context<'_>,
-    name: &str,
-    cases: (&[&str], &[&str]),
-    alone: bool,
-) -> Result<Vec<(String, Outcome)>, Outcome> {
-    let outdir = context.setting.temporary.join(name);
-    let port = ports::free(1).map_err(failed)?[0];
-    let address = format!("127.0.0.1:{port}");
-    let command = autobahn(context.setting, "fuzzingserver", &address, &outdir, cases)?;
-    let _server = Process::start(command).map_err(failed)?;
-    wait_until("the fuzzing server does not listen", || ports::answers(port))?;
-    let mut command = ours(context.setting, "client.lua");
-    command.args([format!("url=ws://{address}"), "agent=moonwire".into(), format!("alone={}", u8::from(alone))]);
-    let finished = context.run(command, autobahn_time_max()).map_err(failed)?;
-    // It writes the report after it has said goodbye.
-    wait_until("the fuzzing server writes no report", || verdicts(&outdir, &finished).is_ok())?;
-    verdicts(&outdir, &finished)
-}
-
-/// Waits until something is so.
-fn wait_until(otherwise: &str, is_so: impl Fn() -> bool) -> Result<(), Outcome> {
-    let deadline = Instant::now() + START_TIME_MAX;
-    while !is_so() {
-        if Instant::now() > deadline {
-            return Err(failed(otherwise));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-/// What the report says of each case. Only what the standard asks for passes: a case that is merely tolerated
-/// (`NON-STRICT`) fails here.
-fn verdicts(outdir: &Path, finished: &Finished) -> Result<Vec<(String, Outcome)>, Outcome> {
-    let text = fs::read_to_string(outdir.join("index.json"))
-        .map_err(|error| failed(format!("no report: {error}\n{}", finished.summary())))?;
-    let report: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_str(&text).map_err(failed)?;
-    let mut cases = Vec::new();
-    for (case, verdict) in report.into_values().flatten() {
-        let word = |key: &str| verdict.get(key).and_then(|word| word.as_str()).unwrap_or("missing").to_owned();
-        let (behavior, close) = (word("behavior"), word("behaviorClose"));
-        let fine = |word: &str| matches!(word, "OK" | "INFORMATIONAL");
-        let outcome = match fine(&behavior) && fine(&close) {
-            true => Outcome::Passed,
-            false => Outcome::Failed(format!("{behavior}; its close: {close}")),
-        };
-        cases.push((case, outcome));
-    }
-    cases.sort_by_key(|(case, _)| case.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>());
-    Ok(cases)
-}
-
-/// The cases, if there are as many as there should be.
-fn enough(cases: Vec<(String, Outcome)>) -> Result<Vec<(String, Outcome)>, Outcome> {
-    let least = if is_full() { 500 } else { 310 };
-    if cases.len() < least { Err(failed(format!("only {} cases were run", cases.len()))) } else { Ok(cases) }
-}
-
-// Python websockets
 
 /// The program of the other end.
 pub(super) fn peer(setting: &Setting) -> Command {
@@ -333,34 +171,5 @@ mod tests {
         assert_eq!(cases[0], ("one thing".to_owned(), Outcome::Passed));
         assert_eq!(cases[1], ("another".to_owned(), Outcome::Failed("AssertionError 5".to_owned())));
         assert!(outcomes(&finished("")).is_err());
-    }
-
-    #[test]
-    fn one_case_of_autobahn_can_run_alone() {
-        let setting = |case| super::super::tests::setting(Path::new("."), Some(case));
-        assert_eq!(only(&setting("Autobahn: our server: 2.2"), OUR_SERVER), Some("2.2"));
-        for case in ["Autobahn: our client: 2.2", "Autobahn: our server", "2.2"] {
-            assert_eq!(only(&setting(case), OUR_SERVER), None, "{case}");
-        }
-    }
-
-    #[test]
-    fn a_report_with_too_few_cases_is_a_failure() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(verdicts(folder.path(), &finished("")).is_err());
-        let write = |count: usize, word: &str| {
-            let cases: Vec<_> = (0..count)
-                .map(|case| format!("\"1.{case}\": {{\"behavior\": \"{word}\", \"behaviorClose\": \"OK\"}}"))
-                .collect();
-            fs::write(folder.path().join("index.json"), format!("{{\"us\": {{{}}}}}", cases.join(","))).unwrap();
-        };
-        write(10, "OK");
-        assert!(enough(verdicts(folder.path(), &finished("")).unwrap()).is_err());
-        write(600, "OK");
-        let cases = verdicts(folder.path(), &finished("")).unwrap();
-        assert_eq!((cases.len(), cases[1].0.as_str()), (600, "1.1"));
-        write(600, "NON-STRICT");
-        let cases = verdicts(folder.path(), &finished("")).unwrap();
-        assert!(cases.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
     }
 }
