@@ -313,6 +313,7 @@ pub fn run_as(place: &Place, tool: Tool, command: &mut Command, user: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::SUITES;
 
     #[test]
     fn a_template_is_filled_in() {
@@ -324,16 +325,24 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_configuration_and_its_listeners_in_it() {
-        for kind in KINDS {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(kind.name);
+    fn every_kind_that_a_suite_names_has_its_configuration_with_its_listeners() {
+        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers");
+        let mut kinds = BTreeMap::new();
+        for kind in SUITES.iter().flat_map(|suite| suite.servers) {
+            kinds.insert(kind.name, kind.listeners);
+        }
+        for (name, listeners) in &kinds {
             let mut all = String::new();
-            for entry in folder.read_dir().unwrap() {
+            for entry in servers.join(name).read_dir().unwrap() {
                 all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
             }
-            for listener in kind.listeners {
-                assert!(all.contains(&format!("{{{{{listener}}}}}")), "{}: no listener {listener}", kind.name);
+            for listener in *listeners {
+                assert!(all.contains(&format!("{{{{{listener}}}}}")), "{name}: no listener {listener}");
             }
+        }
+        for entry in servers.read_dir().unwrap() {
+            let folder = entry.unwrap().file_name();
+            assert!(kinds.contains_key(folder.to_str().unwrap()), "no suite names {folder:?}");
         }
     }
 

@@ -112,22 +112,3 @@ pub fn restart(place: &Place, at_once: bool) -> Result<(), String> {
         thread::sleep(Duration::from_millis(100));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_listener_is_in_its_configuration() {
-        for kind in [KIND, crate::server::exim::KIND] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(kind.name);
-            let mut all = String::new();
-            for entry in folder.read_dir().unwrap() {
-                all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
-            }
-            for listener in kind.listeners {
-                assert!(all.contains(&format!("{{{{{listener}}}}}")), "{}: no listener {listener}", kind.name);
-            }
-        }
-    }
-}

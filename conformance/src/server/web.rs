@@ -127,22 +127,3 @@ fn commands(place: &Place) -> Vec<Command> {
     tls11.arg("-cert").arg(folder.join("self.pem")).arg("-key").arg(folder.join("self.key"));
     vec![nginx, apache, proxy, socks, socks_password, tls11, python("odd"), python("strict"), python("large")]
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn every_listener_is_in_its_configuration() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers").join(KIND.name);
-        let mut all = String::new();
-        for entry in folder.read_dir().unwrap() {
-            all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
-        }
-        for listener in KIND.listeners {
-            assert!(all.contains(&format!("{{{{{listener}}}}}")), "no listener {listener}");
-        }
-    }
-}
