@@ -50,23 +50,15 @@ pub fn run_files(
     before: &str,
 ) -> Result<Ran, String> {
     let mut only = Vec::new();
-    if context.setting.case.is_some() {
-        let mut list = command();
-        list.arg("--list").args(&files);
-        let listed = context.run(list, context.time_left())?;
-        // A file that cannot be listed fails when it runs.
-        if listed.succeeded() {
-            let names = listed.stdout.lines().filter_map(|line| line.split_once(": "));
-            let wanted: Vec<_> = names.filter(|(file, name)| context.setting.wants(&whole(file, name))).collect();
-            files.retain(|file| wanted.iter().any(|(of, _)| of == file));
-            // One case alone need not wait for the others of its file.
-            if let [(_, name)] = wanted.as_slice() {
-                only = vec!["--filter".to_owned(), (*name).to_owned()];
-            }
+    if let Some(wanted) = wanted(context, command, &files, whole)? {
+        files.retain(|file| wanted.iter().any(|(of, _)| of == file));
+        // One case alone need not wait for the others of its file.
+        if let [(_, name)] = wanted.as_slice() {
+            only = vec!["--filter".to_owned(), name.clone()];
         }
-        if files.is_empty() {
-            return Ok((Vec::new(), None));
-        }
+    }
+    if files.is_empty() {
+        return Ok((Vec::new(), None));
     }
     let (traced, untraced): (Vec<String>, Vec<String>) =
         files.into_iter().partition(|file| context.setting.read(file).is_ok_and(|source| is_traced(file, &source)));
@@ -85,6 +77,42 @@ pub fn run_files(
         ran.1 = ran.1.or(wrong);
     }
     Ok(ran)
+}
+
+/// Whether any case of these files is to run. Servers are started for such files, and for no others. Files that cannot be
+/// listed before there is a server may have one.
+///
+/// # Errors
+/// As of [`run`].
+pub fn any_wanted(
+    context: &Context<'_>,
+    command: &dyn Fn() -> Command,
+    files: &[String],
+    whole: &dyn Fn(&str, &str) -> String,
+) -> Result<bool, String> {
+    Ok(wanted(context, command, files, whole)?.is_none_or(|wanted| !wanted.is_empty()))
+}
+
+/// The cases that `--case` chooses, each with its file; `None` when it is not there, or when a file cannot be listed:
+/// that one fails when it runs.
+fn wanted(
+    context: &Context<'_>,
+    command: &dyn Fn() -> Command,
+    files: &[String],
+    whole: &dyn Fn(&str, &str) -> String,
+) -> Result<Option<Vec<(String, String)>>, String> {
+    if context.setting.case.is_none() {
+        return Ok(None);
+    }
+    let mut list = command();
+    list.arg("--list").args(files);
+    let listed = context.run(list, context.time_left())?;
+    if !listed.succeeded() {
+        return Ok(None);
+    }
+    let names = listed.stdout.lines().filter_map(|line| line.split_once(": "));
+    let wanted = names.filter(|(file, name)| context.setting.wants(&whole(file, name)));
+    Ok(Some(wanted.map(|(file, name)| (file.to_owned(), name.to_owned())).collect()))
 }
 
 /// Whether a case of a file that fails is to say what went over the wire: every one against a server, unless the file's
@@ -175,6 +203,27 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Report;
+    use crate::suite::{Servers, lua, tests::setting};
+
+    #[test]
+    fn servers_are_started_for_cases_that_are_chosen() {
+        let any = |case, list: &str| {
+            let (setting, mut report, mut servers) = (setting(".".as_ref(), case), Report::new(), Servers::default());
+            let context = Context::new(&lua::SUITE, &setting, &mut report, &mut servers);
+            let command = || {
+                let mut command = Command::new("sh");
+                command.args(["-c", list]);
+                command
+            };
+            any_wanted(&context, &command, &["a_test.lua".to_owned()], &|_, name| format!("a: {name}")).unwrap()
+        };
+        let list = "echo 'a_test.lua: one'; echo 'a_test.lua: two: more'";
+        assert!(any(Some("a: two: more"), list));
+        assert!(!any(Some("a: three"), list));
+        assert!(any(Some("a: three"), "exit 1"), "what cannot be listed may have it");
+        assert!(any(None, list));
+    }
 
     #[test]
     fn cases_against_servers_are_traced_unless_their_file_says_otherwise() {

@@ -59,7 +59,12 @@ const SCHEMES: [(&str, &str); 4] = [("mqtt", "mqtt"), ("http", "http"), ("smtp",
 
 /// The names of cases of our own, when there are no others.
 fn own() -> impl Iterator<Item = String> {
-    PARTS.iter().map(|suite| format!("{} against servers in containers", suite.name)).chain([LEAVES_NOTHING.to_owned()])
+    PARTS.iter().map(|suite| part_name(suite)).chain([LEAVES_NOTHING.to_owned()])
+}
+
+/// All cases of a part by one name.
+fn part_name(suite: &Suite) -> String {
+    format!("{} against servers in containers", suite.name)
 }
 
 fn by_hand(service: &str) -> String {
@@ -86,6 +91,8 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
     let setting = Setting { way: Way::Containers, sample: true, ..context.setting.clone() };
     for suite in PARTS.into_iter().filter(|suite| suite.servers.iter().any(|kind| setting.wants_server(kind))) {
         context.report.against(None);
+        let whole = setting.wants(&part_name(suite));
+        let setting = Setting { case: setting.case.clone().filter(|_| !whole), ..setting.clone() };
         (suite.run)(&mut context.part(suite, &setting))?;
     }
     let services: Vec<String> = context.harbour()?.images.services().keys().cloned().collect();

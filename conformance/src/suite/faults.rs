@@ -80,8 +80,15 @@ fn expected(setting: &Setting, topic: &str) -> Result<Comparison, String> {
 fn run_part(context: &mut Context<'_>, part: &Part) -> Result<(), String> {
     let expected = expected(context.setting, part.topic)?;
     let file = format!("{FOLDER}/{}_test.lua", part.topic);
+    let whole = |_: &str, statement: &str| format!("{}: {statement}", part.topic);
+    let known = expected.names().any(|name| context.setting.wants(name));
+    let list = || {
+        let mut command = context.setting.moonwire_with_suites();
+        command.arg("test").envs(smtp::no_postfix());
+        command
+    };
     // Servers and namespaces are made for cases that are wanted, and nothing else.
-    if context.setting.case.is_some() && !expected.names().any(|name| context.setting.wants(name)) {
+    if !known && !against::any_wanted(context, &list, std::slice::from_ref(&file), &whole)? {
         return Ok(());
     }
     context.report.against(None);
@@ -111,7 +118,6 @@ fn run_part(context: &mut Context<'_>, part: &Part) -> Result<(), String> {
         command.args(context.setting.seed.map(|seed| format!("--seed={seed}")));
         command
     };
-    let whole = |_: &str, statement: &str| format!("{}: {statement}", part.topic);
     let (tests, wrong) = against::run_files(context, &command, vec![file], &whole, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {

@@ -1,6 +1,7 @@
 //! The HTTP client against nginx, Apache httpd, proxies, and servers in Python that are odd, strict or about to die:
 //! `conformance/http/*_test.lua`. Where they are, the files learn from their environment, which `http/web.lua` reads.
 
+use std::process::Command;
 use std::time::Duration;
 
 use super::against::{self, Comparison, topic_of};
@@ -36,6 +37,14 @@ fn cases(setting: &Setting) -> Result<Vec<String>, String> {
 fn run(context: &mut Context<'_>) -> Result<(), String> {
     let expected = Comparison::read(context.setting, EXPECTED)?;
     context.against(&web::KIND);
+    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    if context.setting.sample {
+        files.retain(|file| !OF_OUR_OWN.iter().any(|name| file.ends_with(name)));
+    }
+    let nowhere = || command(context, &[]);
+    if !context.setting.wants(LIVES) && !against::any_wanted(context, &nowhere, &files, &case_name)? {
+        return Ok(());
+    }
     let (version, environment) = match context.server(&web::KIND) {
         Ok((server, certificates)) => (server.version.clone(), environment(server, certificates)),
         Err(Outcome::Skipped(reason)) => {
@@ -48,15 +57,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
             return Ok(());
         }
     };
-    let command = || {
-        let mut command = context.setting.moonwire();
-        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
-        command
-    };
-    let mut files = context.setting.files(FOLDER, "_test.lua")?;
-    if context.setting.sample {
-        files.retain(|file| !OF_OUR_OWN.iter().any(|name| file.ends_with(name)));
-    }
+    let command = || command(context, &environment);
     let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
@@ -69,6 +70,13 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         Err(outcome) => outcome,
     });
     Ok(())
+}
+
+/// `moonwire test`, with all but the files.
+fn command(context: &Context<'_>, environment: &[(&'static str, String)]) -> Command {
+    let mut command = context.setting.moonwire();
+    command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
+    command
 }
 
 /// "login: statement".

@@ -8,6 +8,7 @@
 pub(super) mod broker;
 mod document;
 
+use std::process::Command;
 use std::time::Duration;
 
 use self::broker::Broker;
@@ -36,6 +37,7 @@ const WEBSOCKETS: [&str; 2] = ["ws", "wss"];
 
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "30";
+const LIVES: &str = "lives to the end";
 
 /// One way to run files: "5 tls".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,10 @@ struct Flavour {
 impl Flavour {
     fn name(self) -> String {
         [self.version, self.transport].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    fn is_offered_by(self, broker: &Broker) -> bool {
+        self.transport.is_none_or(|name| broker.transports.contains(&name))
     }
 
     /// Whether it is in a sample: each version and each transport once, and what is in one of them only.
@@ -79,6 +85,10 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         let broker = Broker::named(kind.name).ok_or_else(|| format!("{} is no MQTT broker", kind.name))?;
         let expected = read_expected(context.setting, kind)?;
         context.against(kind);
+        let flavours: Vec<_> = flavours.iter().filter(|(flavour, _)| flavour.is_offered_by(broker)).collect();
+        if !any_wanted(context, &flavours)? {
+            continue;
+        }
         let (version, mut environment) = match context.server(kind) {
             Ok((server, certificates)) => (server.version.clone(), broker.environment(server, certificates)),
             Err(Outcome::Skipped(reason)) => {
@@ -93,8 +103,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         };
         environment.push(("MOONWIRE_MQTT_LACKS", expected.lacks().names(&version)));
         let (mut results, mut complete) = (Vec::new(), true);
-        let by_transport = |flavour: &Flavour| flavour.transport.is_none_or(|name| broker.transports.contains(&name));
-        for (flavour, files) in flavours.iter().filter(|(flavour, _)| by_transport(flavour)) {
+        for (flavour, files) in flavours {
             let (tests, wrong) = run_flavour(context, &environment, *flavour, files)?;
             results.extend(tests.into_iter().map(|test| (case_name(*flavour, &test.file, &test.name), test)));
             if let Some(wrong) = wrong {
@@ -107,7 +116,7 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         if context.setting.accept {
             continue;
         }
-        context.case("lives to the end", |context| match context.server(kind) {
+        context.case(LIVES, |context| match context.server(kind) {
             Ok((server, _)) => server.lives().into(),
             Err(outcome) => outcome,
         });
@@ -185,6 +194,20 @@ fn case_name(flavour: Flavour, file: &str, statement: &str) -> String {
     format!("{:<9} {}: {statement}", flavour.name(), topic_of(file))
 }
 
+/// Whether any case against a broker is to run: its files in these ways, or the last one.
+fn any_wanted(context: &Context<'_>, flavours: &[&(Flavour, Vec<String>)]) -> Result<bool, String> {
+    if context.setting.wants(LIVES) {
+        return Ok(true);
+    }
+    for (flavour, files) in flavours {
+        let whole = |file: &str, name: &str| case_name(*flavour, file, name);
+        if against::any_wanted(context, &|| command(context, &[], *flavour), files, &whole)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Runs files in one way; with `--case`, only those that hold a case that is wanted.
 fn run_flavour(
     context: &Context<'_>,
@@ -192,19 +215,22 @@ fn run_flavour(
     flavour: Flavour,
     files: &[String],
 ) -> Result<Ran, String> {
-    let command = || {
-        let mut command = context.setting.moonwire_with_suites();
-        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
-        if let Some(version) = flavour.version {
-            command.env("MOONWIRE_MQTT_VERSION", version);
-        }
-        if let Some(transport) = flavour.transport {
-            command.env("MOONWIRE_MQTT_TRANSPORT", transport);
-        }
-        command
-    };
     let whole = |file: &str, name: &str| case_name(flavour, file, name);
+    let command = || command(context, environment, flavour);
     against::run_files(context, &command, files.to_vec(), &whole, &format!("{}: ", flavour.name()))
+}
+
+/// `moonwire test` in one way, with all but the files.
+fn command(context: &Context<'_>, environment: &[(&'static str, String)], flavour: Flavour) -> Command {
+    let mut command = context.setting.moonwire_with_suites();
+    command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
+    if let Some(version) = flavour.version {
+        command.env("MOONWIRE_MQTT_VERSION", version);
+    }
+    if let Some(transport) = flavour.transport {
+        command.env("MOONWIRE_MQTT_TRANSPORT", transport);
+    }
+    command
 }
 
 /// Which files run in which way.

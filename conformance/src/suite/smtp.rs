@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -116,6 +118,21 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
 
 fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
     let expected = Comparison::read(context.setting, side.expected)?;
+    let sample = context.setting.sample;
+    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
+    files.retain(|file| !sample || !file.ends_with(OF_OUR_OWN));
+    let own: &[&str] = match (side.has_own, sample) {
+        (true, false) => &[ATTACHMENT, OUTBOX, LIVES],
+        (true, true) => &[OUTBOX, LIVES],
+        (false, _) => &[LIVES],
+    };
+    let nowhere = nowhere(side);
+    let list = || command(context, &nowhere);
+    if !own.iter().any(|name| context.setting.wants(name)) && !against::any_wanted(context, &list, &files, &case_name)?
+    {
+        return Ok(());
+    }
     let (version, environment) = match context.server(side.kind) {
         Ok((server, certificates)) => (server.version.clone(), environment(side, server, certificates)),
         Err(Outcome::Skipped(reason)) => {
@@ -128,15 +145,7 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
             return Ok(());
         }
     };
-    let command = || {
-        let mut command = context.setting.moonwire();
-        command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
-        command
-    };
-    let mut files = context.setting.files(FOLDER, "_test.lua")?;
-    let sample = context.setting.sample;
-    files.retain(|file| !side.without.iter().any(|name| file.ends_with(name)));
-    files.retain(|file| !sample || !file.ends_with(OF_OUR_OWN));
+    let command = || command(context, &environment);
     let (tests, wrong) = against::run_files(context, &command, files, &case_name, "")?;
     let complete = wrong.is_none();
     if let Some(wrong) = wrong {
@@ -157,6 +166,13 @@ fn run_side(context: &mut Context<'_>, side: &Side) -> Result<(), String> {
     Ok(())
 }
 
+/// `moonwire test`, with all but the files.
+fn command(context: &Context<'_>, environment: &[(&'static str, String)]) -> Command {
+    let mut command = context.setting.moonwire();
+    command.args(["test", "--real-clock", "--timeout", CASE_TIME_MAX]).envs(environment.iter().cloned());
+    command
+}
+
 /// "login: statement".
 fn case_name(file: &str, statement: &str) -> String {
     format!("{}: {statement}", topic_of(file))
@@ -167,23 +183,45 @@ pub(super) fn postfix_environment(server: &Server, certificates: &Certificates) 
     environment(&SIDES[0], server, certificates)
 }
 
+/// What files that talk to Postfix need to say which cases they have.
+pub(super) fn no_postfix() -> Vec<(&'static str, String)> {
+    nowhere(&SIDES[0])
+}
+
 /// Where the Lua files find the servers, the certificates and the keys.
 fn environment(side: &Side, server: &Server, certificates: &Certificates) -> Vec<(&'static str, String)> {
+    let file = |path: PathBuf| path.display().to_string();
+    let mut environment = names_of(side, |listener| server.port(listener));
+    environment.extend([
+        ("MOONWIRE_SMTP_FOLDER", file(server.folder().to_owned())),
+        ("MOONWIRE_SMTP_CA", file(certificates.certificate("ca"))),
+        ("MOONWIRE_SMTP_CERTIFICATE", file(certificates.certificate("server"))),
+        ("MOONWIRE_SMTP_KEY", file(certificates.key("server"))),
+    ]);
+    environment
+}
+
+/// The same for files that only say which cases they have, which they do before there is a server.
+fn nowhere(side: &Side) -> Vec<(&'static str, String)> {
+    let mut environment = names_of(side, |_| Some(1));
+    let files = ["MOONWIRE_SMTP_FOLDER", "MOONWIRE_SMTP_CA", "MOONWIRE_SMTP_CERTIFICATE", "MOONWIRE_SMTP_KEY"];
+    environment.extend(files.map(|name| (name, String::from("/nowhere"))));
+    environment
+}
+
+/// The servers' name and addresses, and who may log in.
+fn names_of(side: &Side, port: impl Fn(&str) -> Option<u16>) -> Vec<(&'static str, String)> {
     let mut environment = Vec::new();
     for (variable, address, listener) in VARIABLES {
-        if let Some(port) = server.port(listener) {
+        if let Some(port) = port(listener) {
             environment.push((variable, format!("{address}:{port}")));
         }
     }
     environment.extend([
         ("MOONWIRE_SMTP_SERVER", side.name.to_owned()),
-        ("MOONWIRE_SMTP_REPORT", format!("127.0.0.1:{}", server.port("report").unwrap_or_default())),
-        ("MOONWIRE_SMTP_FOLDER", server.folder().display().to_string()),
+        ("MOONWIRE_SMTP_REPORT", format!("127.0.0.1:{}", port("report").unwrap_or_default())),
         ("MOONWIRE_SMTP_USER", postfix::USER.to_owned()),
         ("MOONWIRE_SMTP_PASSWORD", postfix::PASSWORD.to_owned()),
-        ("MOONWIRE_SMTP_CA", certificates.certificate("ca").display().to_string()),
-        ("MOONWIRE_SMTP_CERTIFICATE", certificates.certificate("server").display().to_string()),
-        ("MOONWIRE_SMTP_KEY", certificates.key("server").display().to_string()),
     ]);
     environment
 }
