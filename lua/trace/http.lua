@@ -2,6 +2,7 @@
 
 local codec = require("http.codec")
 local cosocket = require("cosocket")
+local mask = require("net.trace.mask")
 local secret = require("net.trace.secret")
 local text = require("net.trace.text")
 
@@ -9,7 +10,7 @@ local text = require("net.trace.text")
 local HEAD_MAX = 256 * 1024
 --- Lines of a head.
 local FIELDS_MAX = 1000
---- Bytes of a body, or a chunk, that is looked through whole for secrets; a longer one is, piece by piece.
+--- Bytes of a body, or a chunk, that is waited for; a longer one passes as it comes.
 local WHOLE_MAX = 64 * 1024
 --- Bytes of the line before a chunk.
 local CHUNK_LINE_MAX = 8192
@@ -92,15 +93,16 @@ end
 ---@param what string
 ---@param length number
 ---@param coding string?
+---@param masking net.trace.Mask Of the body.
 ---@return boolean whole
-local function pass_piece(lane, what, length, coding)
+local function pass_piece(lane, what, length, coding, masking)
   if length <= WHOLE_MAX and lane:need(length --[[@as integer]]) then
-    local bytes = lane:peek(length --[[@as integer]])
-    lane:take(#bytes, secret.text(bytes, secret.same))
+    local bytes = masking:feed(lane:peek(length --[[@as integer]]))
+    lane:take(#bytes, bytes)
     say_body(lane, what, #bytes, bytes, coding)
     return true
   end
-  local first, size = lane:pass(length)
+  local first, size = lane:pass(length, masking)
   local whole = size == length or length == math.huge
   say_body(lane, whole and what or what .. ", unfinished,", size, first, coding)
   return whole
@@ -111,6 +113,8 @@ end
 ---@param coding string?
 ---@return boolean whole
 local function pass_chunks(lane, coding)
+  -- What begins in one chunk may end in another.
+  local masking = mask.new()
   while true do
     local line = lane:line(CHUNK_LINE_MAX)
     if not line then return false end
@@ -122,7 +126,7 @@ local function pass_chunks(lane, coding)
     end
     lane:take(#line)
     if length == 0 then break end
-    if not pass_piece(lane, "chunk", length, coding) or not lane:need(1) then return false end
+    if not pass_piece(lane, "chunk", length, coding, masking) or not lane:need(1) then return false end
     local ending = lane:line(2)
     if ending ~= "\r\n" and ending ~= "\n" then
       lane:say("a chunk is followed by something else than the end of a line; the rest is not decoded")
@@ -145,6 +149,8 @@ local function pass_chunks(lane, coding)
     plain, name = secret.field(plain, secret.short, last)
     lane:say(plain)
     last = name
+    -- Of one that is too long, nobody knows what the rest is.
+    if line:sub(-1) ~= "\n" and not lane:pass_line() then return false end
   end
 end
 
@@ -157,7 +163,7 @@ local function pass_body(lane, length, headers)
   if coding and coding:lower() == "identity" then coding = nil end
   if length == 0 then return true end
   if length == codec.CHUNKED then return pass_chunks(lane, coding) end
-  return pass_piece(lane, "body", length == codec.UNTIL_CLOSE and math.huge or length, coding)
+  return pass_piece(lane, "body", length == codec.UNTIL_CLOSE and math.huge or length, coding, mask.new())
 end
 
 --- A head that the codec refuses is shown all the same.

@@ -220,7 +220,7 @@ local function long(lane, name, first, head, total)
       left = left - size
     end
   else
-    lane:pass(total, 0)
+    lane:pass(total)
   end
 end
 

@@ -1,5 +1,6 @@
 --- SMTP: commands and replies as they are, logins masked, messages by their size.
 
+local mask = require("net.trace.mask")
 local secret = require("net.trace.secret")
 local text = require("net.trace.text")
 
@@ -20,13 +21,21 @@ local smtp = { port = 25 }
 ---@return string
 local function plain(line) return (line:gsub("\r?\n$", "")) end
 
+--- Takes what is left of a line that is longer than one may be.
+---@param lane net.trace.Lane
+---@param line string
+---@return boolean whole
+local function pass_rest(lane, line) return line:sub(-1) == "\n" or lane:pass_line() end
+
 --- A line that is a secret.
 ---@param lane net.trace.Lane
 ---@param line string
+---@return boolean whole
 local function take_secret(lane, line)
   local words = plain(line)
   lane:take(#line, secret.same(#words) .. line:sub(#words + 1))
   lane:say("***")
+  return pass_rest(lane, line)
 end
 
 --- The lines that follow AUTH (RFC 4954, 4): one for each 334.
@@ -41,7 +50,7 @@ local function pass_login(lane, command)
     answered = answered + 1
     local line = lane:line(LINE_MAX)
     if not line then return false end
-    take_secret(lane, line)
+    if not take_secret(lane, line) then return false end
   end
 end
 
@@ -49,9 +58,9 @@ end
 ---@param lane net.trace.Lane
 ---@return boolean whole
 local function pass_message(lane)
-  local size, lines, ending = 0, 0, nil
+  local size, lines, ending, masking = 0, 0, nil, mask.new()
   local function pass(count)
-    local _, breaks = lane:take(count):gsub("\n", "")
+    local _, breaks = lane:take(count, masking:feed(lane:peek(count))):gsub("\n", "")
     size, lines = size + count, lines + breaks
   end
   if not lane:need(3) then return false end
@@ -81,6 +90,8 @@ end
 ---@param lane net.trace.Lane
 local function follow_client(lane)
   local commands = lane.state.commands
+  -- Of a message that comes in chunks (RFC 3030): what begins in one may end in another.
+  local masking = mask.new()
   while true do
     local line = lane:line(LINE_MAX)
     if not line then return end
@@ -103,10 +114,11 @@ local function follow_client(lane)
       local front, initial = words:sub(1, last), words:sub(last + 1)
       lane:take(#line, front .. secret.same(#initial) .. line:sub(#words + 1))
       lane:say(front .. secret.short(#initial))
-      if not pass_login(lane, command) then return end
+      if not pass_rest(lane, line) or not pass_login(lane, command) then return end
     else
       lane:take(#line, secret.text(line, secret.same))
       lane:say(secret.text(words, secret.short))
+      if not pass_rest(lane, line) then return end
     end
     if name == "DATA" then
       if not lane:wait(function() return command.code end) then return end
@@ -117,9 +129,10 @@ local function follow_client(lane)
       end
     elseif name == "BDAT" then
       local size = math.tointeger(words:match("^%s*%a+%s+(%d+)")) or 0
-      local _, passed = lane:pass(size, 0)
+      local _, passed = lane:pass(size, masking)
       lane:say(("chunk of a message %s"):format(text.size(passed)))
       if passed < size then return end
+      if words:upper():find("%sLAST%s*$") then masking = mask.new() end
     end
   end
 end
@@ -142,6 +155,7 @@ local function follow_server(lane)
       lane:take(#line)
       lane:say(words)
     end
+    if not pass_rest(lane, line) then return end
     if code and mark ~= "-" then
       if is_greeting then
         is_greeting = false

@@ -3,6 +3,7 @@
 local close_code = require("websocket.close_code")
 local codec = require("websocket.codec")
 local cosocket = require("cosocket")
+local mask = require("net.trace.mask")
 local secret = require("net.trace.secret")
 local text = require("net.trace.text")
 
@@ -188,21 +189,24 @@ end
 
 -- Following ---------------------------------------------------------------------------
 
---- A frame of which only the beginning is looked at.
+--- A frame that passes as it comes.
 ---@param lane net.trace.Lane
 ---@param frame net.trace.Frame
-local function long(lane, frame)
+---@param masking net.trace.Mask? Of the message. `nil`: nobody knows what is in it.
+local function long(lane, frame, masking)
   lane:take(frame.head)
   local first, passed = "", 0
-  while passed < frame.length and lane:need(1) do
-    local size = math.min(lane:count(), frame.length - passed)
+  -- The sign of a 64-bit length is not its own (5.2).
+  local length = frame.length < 0 and math.huge or frame.length
+  while passed < length and lane:need(1) do
+    local size = math.min(lane:count(), length - passed) --[[@as integer]]
     local bytes = unmask(lane:peek(size), frame.key, passed)
-    lane:take(size, unmask(secret.text(bytes, secret.same), frame.key, passed))
-    if #first < lane.limit then first = first .. bytes:sub(1, lane.limit - #first) end
+    local safe = masking and masking:feed(bytes) or secret.same(size)
+    lane:take(size, unmask(safe, frame.key, passed))
+    if #first < lane.limit then first = first .. safe:sub(1, lane.limit - #first) end
     passed = passed + size
   end
-  local shown = frame.compressed and "" or lane:quote(first) .. "..."
-  lane:say(("%s %s"):format(describe(frame), shown))
+  lane:say(masking and ("%s %s..."):format(describe(frame), lane:quote(first)) or describe(frame))
 end
 
 ---@param lane net.trace.Lane
@@ -228,6 +232,9 @@ end
 function websocket.follow(lane)
   local inflate = inflater(lane)
   local within, was_tried, was_long = nil, false, false ---@type net.trace.Within?, boolean, boolean
+  -- Of the message that is under way; `nil` when nobody knows what is in it.
+  local masking = mask.new() ---@type net.trace.Mask?
+  local is_under_way = false
   --- What leaves for captures in place of what was taken.
   local function release(frame, payload) lane:released(made(frame, payload)) end
   while true do
@@ -238,15 +245,17 @@ function websocket.follow(lane)
     end
     if frame.length > WHOLE_MAX or frame.length < 0 then
       -- The message is not known whole: neither is what follows in its compression, or within.
+      if frame.compressed or is_under_way and (inflate or within) then masking = nil end
+      if within then within.lane:finish() end
       inflate, within, was_tried, was_long = nil, nil, true, true
-      long(lane, frame)
+      long(lane, frame, frame.opcode < 8 and masking or nil)
     else
       local total = frame.head + frame.length
       if not lane:need(total) then return end
       local bytes = lane:hold(total)
       local payload = unmask(bytes:sub(frame.head + 1), frame.key)
       if frame.opcode >= 8 then
-        release(frame, payload)
+        release(frame, secret.text(payload, secret.same))
         control(lane, frame, payload)
       else
         local why
@@ -261,6 +270,7 @@ function websocket.follow(lane)
         end
         if why and was_compressed then
           -- Nobody knows what is within.
+          masking = nil
           lane:released(bytes:sub(1, frame.head) .. secret.same(frame.length))
           lane:say(("%s, %s"):format(describe(frame), why))
         else
@@ -269,17 +279,23 @@ function websocket.follow(lane)
             within = begin_within(lane, plain, release)
             was_tried = within ~= nil or lane.state.subprotocol ~= nil
           end
-          -- What runs within knows what of it is secret.
-          lane:say(within and describe(frame, how) or ("%s %s"):format(describe(frame, how), lane:quote(plain)))
           if within then
+            -- What runs within knows what of it is secret.
+            lane:say(describe(frame, how))
             within.frames[#within.frames + 1] = { frame, #plain }
             within.lane:feed(plain, frame.fin)
             hand_on(release, within)
           else
-            release(frame, secret.text(plain, secret.same))
+            local safe = masking and masking:feed(plain, frame.fin) or secret.same(#plain)
+            lane:say(("%s %s"):format(describe(frame, how), lane:quote(safe)))
+            release(frame, safe)
           end
         end
       end
+    end
+    if frame.opcode < 8 then
+      is_under_way = not frame.fin
+      if frame.fin then masking = mask.new() end
     end
   end
 end

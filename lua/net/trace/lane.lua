@@ -14,6 +14,7 @@
 --- What is taken goes on into captures and dumps; secrets in it are handed over masked. Nothing a decoder does disturbs the
 --- connection: one that fails is told of, and the rest is shown as it is.
 
+local mask = require("net.trace.mask")
 local secret = require("net.trace.secret")
 local text = require("net.trace.text")
 
@@ -173,19 +174,34 @@ end
 
 --- Takes bytes as they come, and keeps the first.
 ---@param count number `math.huge`: until the end.
----@param keep? integer Default: what may be shown.
----@return string first
+---@param masking? net.trace.Mask Of the text that this is a part of. Default: this is all of it.
+---@return string first As much as may be shown, masked.
 ---@return integer passed Fewer than `count`: the direction ended.
-function Lane:pass(count, keep)
-  keep = keep or self.limit
+function Lane:pass(count, masking)
+  masking = masking or mask.new()
   local first, passed = "", 0
   while passed < count and self:need(1) do
     local size = math.min(count - passed, self:count()) --[[@as integer]]
-    local piece = self:take(size, secret.text(self:peek(size), secret.same))
-    if #first < keep then first = first .. piece:sub(1, keep - #first) end
+    local piece = self:take(size, masking:feed(self:peek(size)))
+    if #first < self.limit then first = first .. piece:sub(1, self.limit - #first) end
     passed = passed + size
   end
   return first, passed
+end
+
+--- Takes what is left of a line whose beginning was taken, as a secret.
+---@return boolean whole
+function Lane:pass_line()
+  while self:need(1) do
+    local found = self:find("\n")
+    local size = found or self:count()
+    self:take(size, (self:peek(size):gsub("[^\r]", "*")))
+    if found then
+      self:take(1)
+      return true
+    end
+  end
+  return false
 end
 
 --- Waits for a whole message, of a protocol that runs over messages.
@@ -205,11 +221,11 @@ end
 ---@return string first
 ---@return integer passed
 function Lane:pass_message()
-  local first, passed = "", 0
+  local first, passed, masking = "", 0, mask.new()
   while true do
     local size = self.ends[1] and self.ends[1] - self.taken
     local count = size or self:count()
-    local piece = self:take(count, secret.text(self:peek(count), secret.same))
+    local piece = self:take(count, masking:feed(self:peek(count), size ~= nil or self.ended))
     if #first < self.limit then first = first .. piece:sub(1, self.limit - #first) end
     passed = passed + count
     if size then
@@ -290,23 +306,12 @@ function Lane:dump_now()
   for _, line in ipairs(lines) do self.connection:print(self.direction, "tcp", line) end
 end
 
---- What nobody understands, without what looks like a secret.
----@param bytes string
----@return string
-local function scrub(bytes)
-  local made = bytes:gsub("[^\r\n]+", function(line)
-    local auth, given = line:match("^(%s*[Aa][Uu][Tt][Hh]%s+%S+%s+)(.+)$")
-    if auth then return auth .. secret.same(#given) end
-    return (secret.field(line, secret.same))
-  end)
-  return #made == #bytes and made or secret.same(#bytes)
-end
-
 --- Shows all that comes in hexadecimal, without what looks like a secret.
 function Lane:raw()
+  local scrubber = secret.scrubber()
   while self:need(1) do
     local size = self:count()
-    local bytes = scrub(self:peek(size))
+    local bytes = scrubber:feed(self:peek(size))
     self:take(size, bytes)
     if not self.dumps[1] then self:dump(bytes) end
     self:dump_now()

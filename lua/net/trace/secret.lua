@@ -1,142 +1,17 @@
---- What must not be shown: values of header fields, of parameters of URLs, and of members of JSON that are called like
---- secrets.
----
---- Each function takes `fill`, what stands in place of so many bytes: asterisks as many for a capture, in which lengths
---- must be right, and three for people, who need not know them either.
+--- What must not be shown of a text that is whole, and of header fields. `net.trace.mask` says what looks like a secret, and
+--- finds it in text that comes piece by piece.
 
-local secret = {}
+local mask = require("net.trace.mask")
 
----@alias net.trace.Fill fun(count: integer): string
-
---- As many asterisks as there were bytes.
----@type net.trace.Fill
-function secret.same(count) return ("*"):rep(count) end
-
---- That there was something.
----@type net.trace.Fill
-function secret.short(count) return count > 0 and "***" or "" end
-
---- Parts of names whose values are secret, in lower case without `-` and `_`.
-local SENSITIVE = { "password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey", "credential", "authorization" }
-
---- Names that begin like a secret's and are none.
-local HARMLESS = { tokentype = true, passwordpolicy = true }
-
---- Whether the value of what is called so is secret.
----@param name string
----@return boolean
-function secret.is_name(name)
-  local plain = name:lower():gsub("[-_%s]", "")
-  if HARMLESS[plain] then return false end
-  for _, word in ipairs(SENSITIVE) do
-    if plain:find(word, 1, true) then return true end
-  end
-  return plain == "pwd" or plain == "auth" or plain == "sessionid" or plain == "cookie"
-end
-
---- Bytes of a name, and of a user and a password in an authority, that are looked at: text may be hostile, and long.
-local NAME_MAX, AUTHORITY_MAX = 64, 1024
+local secret = { same = mask.same, short = mask.short, is_name = mask.is_name }
 
 --- Passwords in authorities, and parameters of URLs and forms.
 ---@param value string
 ---@param fill net.trace.Fill
 ---@return string
 function secret.url(value, fill)
-  local parts, done = {}, 1
-  local function mask(from, to)
-    parts[#parts + 1] = value:sub(done, from - 1)
-    parts[#parts + 1] = fill(to - from + 1)
-    done = to + 1
-  end
-  local at = 1
-  while true do
-    local found = value:find("[=@:]", at)
-    if not found then break end
-    at = found + 1
-    local mark = value:sub(found, found)
-    if mark == ":" and value:sub(found, found + 2) == "://" then
-      local user = value:sub(found + 3, found + 2 + AUTHORITY_MAX):match("^([^%s/?#@\"'<>]*)@")
-      if user then
-        -- What stands alone may be a token.
-        local colon = user:find(":", 1, true) or 0
-        mask(found + 3 + colon, found + 2 + #user)
-        at = found + 3 + #user
-      end
-    elseif mark == "=" and value:find("^[%w%%._~-]", found - 1) then
-      local before = value:sub(math.max(done, found - NAME_MAX - 1), found - 1)
-      local edge, name = before:match("([^%w%%._~-]?)([%w%%._~-]+)$")
-      local is_first = name and found - #name == done and done == 1
-      if name and (is_first or edge ~= "" and edge:find("[?&;#%s]")) and secret.is_name(name) then
-        local last = (value:find("[&;#%s\"'<>]", found + 1) or #value + 1) - 1
-        mask(found + 1, last)
-        at = last + 1
-      end
-    end
-  end
-  parts[#parts + 1] = value:sub(done)
-  return table.concat(parts)
-end
-
---- The end of a string of JSON that begins behind `from`.
----@param value string
----@param from integer
----@return integer last The last byte before the closing quotation mark, or of what there is.
-local function string_end(value, from)
-  local at = from
-  while true do
-    local found = value:find('[\\"]', at)
-    if not found then return #value end
-    if value:byte(found) == 0x22 then return found - 1 end
-    at = found + 2
-  end
-end
-
---- The end of what begins at `from`, an object or a list of JSON.
----@param value string
----@param from integer
----@return integer last
-local function nested_end(value, from)
-  local depth, at = 0, from
-  while true do
-    local found = value:find('["%[%]{}]', at)
-    if not found then return #value end
-    local char = value:sub(found, found)
-    if char == '"' then
-      at = string_end(value, found + 1) + 2
-    else
-      depth = depth + ((char == "[" or char == "{") and 1 or -1)
-      if depth <= 0 then return found end
-      at = found + 1
-    end
-  end
-end
-
----@param value string
----@param fill net.trace.Fill
----@return string
-local function members(value, fill)
-  local parts, done, at = {}, 1, 1
-  while true do
-    local first, last, name = value:find('"([%w%s._-]+)"%s*:%s*', at)
-    if not first then break end
-    at = last + 1
-    if secret.is_name(name) then
-      local char = value:sub(at, at)
-      local from, to = at, at
-      if char == '"' then
-        from, to = at + 1, string_end(value, at + 1)
-      elseif char == "[" or char == "{" then
-        to = nested_end(value, at)
-      else
-        to = (value:find("[,}%]%s]", at) or #value + 1) - 1
-      end
-      parts[#parts + 1] = value:sub(done, from - 1)
-      parts[#parts + 1] = fill(to - from + 1)
-      done, at = to + 1, to + 1
-    end
-  end
-  parts[#parts + 1] = value:sub(done)
-  return table.concat(parts)
+  if not value:find("[=:]") then return value end
+  return mask.new(fill):parameters_of(value, true)
 end
 
 --- Whatever it is: JSON, a form, a URL.
@@ -144,9 +19,8 @@ end
 ---@param fill net.trace.Fill
 ---@return string
 function secret.text(value, fill)
-  if value:find('"%s*:') then value = members(value, fill) end
-  if value:find("=", 1, true) or value:find("://", 1, true) then value = secret.url(value, fill) end
-  return value
+  if not value:find("[=:]") then return value end
+  return mask.new(fill):feed(value, true)
 end
 
 -- Header fields -----------------------------------------------------------------
@@ -210,6 +84,70 @@ function secret.field(line, fill, last)
   if field then return name .. gap .. field(value, fill), key end
   if secret.is_name(key) then return name .. gap .. fill(#value), key end
   return name .. gap .. secret.text(value, fill), key
+end
+
+-- What nobody understands ---------------------------------------------------------------
+
+--- Bytes of a line that are remembered.
+local LINE_MAX = 1024
+
+--- A line, or its beginning, without what looks like a secret.
+---@param line string
+---@param last string? As `secret.field` has it.
+---@return string line
+---@return string? name
+---@return boolean is_secret What a longer line goes on with is not to be shown.
+local function scrub(line, last)
+  local auth, given = line:match("^(%s*[Aa][Uu][Tt][Hh]%s+%S+%s+)(.+)$")
+  if auth then return auth .. secret.same(#given), nil, true end
+  local safe, name = secret.field(line, secret.same, last)
+  return safe, name, name ~= nil and (FIELDS[name] ~= nil or secret.is_name(name))
+end
+
+--- Text of an unknown kind that comes in pieces: header fields, commands, JSON, forms.
+---@class net.trace.Scrubber
+---@field private mask net.trace.Mask
+---@field private line string? What has come of a line. `nil`: more than is remembered.
+---@field private last string? The name of the field before.
+---@field private name string? That of this one.
+---@field private is_secret boolean What a long line goes on with.
+local Scrubber = {}
+Scrubber.__index = Scrubber
+Scrubber.__name = "net.trace.Scrubber"
+
+---@return net.trace.Scrubber
+function secret.scrubber() return setmetatable({ mask = mask.new(), line = "", is_secret = false }, Scrubber) end
+
+--- What has come of a line.
+---@param bytes string
+---@return string
+---@private
+function Scrubber:piece(bytes)
+  if not self.line then return self.is_secret and secret.same(#bytes) or bytes end
+  local line, from = self.line .. bytes, #self.line + 1
+  local safe
+  safe, self.name, self.is_secret = scrub(line, self.last)
+  self.line = #line <= LINE_MAX and line or nil
+  return safe:sub(from)
+end
+
+--- The next piece, without what looks like a secret.
+---@param bytes string
+---@return string
+function Scrubber:feed(bytes)
+  bytes = self.mask:feed(bytes)
+  local parts, at = {}, 1
+  while at <= #bytes do
+    local ending = bytes:find("[\r\n]", at)
+    local last = (ending or #bytes + 1) - 1
+    if last >= at then parts[#parts + 1] = self:piece(bytes:sub(at, last)) end
+    if not ending then break end
+    local _, ends = bytes:find("^[\r\n]+", ending)
+    parts[#parts + 1] = bytes:sub(ending, ends)
+    if self.line ~= "" then self.last = self.name end
+    self.line, self.name, at = "", nil, ends + 1
+  end
+  return table.concat(parts)
 end
 
 return secret
