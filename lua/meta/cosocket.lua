@@ -63,6 +63,15 @@ function cosocket.is_error(value, kind) end
 ---@return table options `given`, or an empty table.
 function cosocket.check_options(op, given, known, level) end
 
+--- Checks options of TLS that are used later: names, types and values that make no sense raise, and blame the caller's
+--- caller. Files are not read yet.
+---@param op string
+---@param given cosocket.TlsOptions|cosocket.TlsServerOptions|nil
+---@param side "client"|"server" Whose options they are.
+---@param level? integer Calls between the mistake and this one. Default 2.
+---@return table options `given`, or an empty table.
+function cosocket.check_tls_options(op, given, side, level) end
+
 -- Connections -----------------------------------------------------------------
 
 ---@class cosocket.TlsOptions
@@ -72,7 +81,8 @@ function cosocket.check_options(op, given, known, level) end
 ---@field server_name? string Name to ask for and verify. Default: the host connected to.
 ---@field alpn? string[] Protocols offered, best first.
 ---@field pin_sha256? string|string[] SHA-256 of acceptable certificates' public keys (SPKI), hex or base64, checked besides the chain.
----@field min_version? "1.2"|"1.3" Default "1.2".
+---@field min_version? "1.2"|"1.3" The oldest version to speak. Default "1.2".
+---@field max_version? "1.2"|"1.3" The newest. Default "1.3".
 ---@field insecure? boolean `true` turns verification off. Default `false`.
 
 ---@class cosocket.TlsServerOptions
@@ -82,7 +92,8 @@ function cosocket.check_options(op, given, known, level) end
 ---@field client_ca? string|string[] Ask clients for a certificate of these authorities.
 ---@field client_certificate? "require"|"optional" Default "require" when `client_ca` is given.
 ---@field alpn? string[] Protocols accepted, best first.
----@field min_version? "1.2"|"1.3" Default "1.2".
+---@field min_version? "1.2"|"1.3" The oldest version to speak. Default "1.2".
+---@field max_version? "1.2"|"1.3" The newest. Default "1.3".
 ---@field handshake_timeout? number Seconds a client may take. Default 10.
 
 ---@class cosocket.ConnectOptions

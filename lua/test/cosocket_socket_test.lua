@@ -423,6 +423,31 @@ return {
     test.fails("io", udp({ bind = "192.0.2.1:0" }))
   end,
 
+  ["options of TLS that are used later are checked where they are given"] = function()
+    local check = function(...) return cosocket.check_tls_options(...) end
+    mistaken('unknown option "sever_name"; did you mean "server_name"', check, "op", { sever_name = "x" }, "client")
+    mistaken('"ca" must be a string or a table', check, "op", { ca = 5 }, "client")
+    mistaken("certificate needs", check, "op", { certificate = "c.pem" }, "client")
+    mistaken("is not a SHA%-256", check, "op", { pin_sha256 = "x" }, "client")
+    mistaken("min_version is above max_version", check, "op", { min_version = "1.3", max_version = "1.2" }, "client")
+    mistaken("is no name to verify", check, "op", { server_name = "not a name" }, "client")
+    mistaken('unknown option "ca"', check, "op", { certificate = "c.pem", key = "k.pem", ca = "x" }, "server")
+    mistaken("a TLS server needs certificate and key", check, "op", {}, "server")
+    mistaken('unknown option "name"; did you mean "names"', check, "op", { certificates = { { name = {} } } }, "server")
+    mistaken('the side is "client" or "server"', check, "op", {}, "peer")
+    test.equal(cosocket.check_tls_options("op", nil, "client"), {})
+    -- Files are read when a connection is made.
+    local given = { ca = "/nowhere/at/all.pem" }
+    test.truthy(rawequal(cosocket.check_tls_options("op", given, "client"), given))
+    local function connects(options) cosocket.check_tls_options("connects", options.tls, "client") end
+    local function asks(options) cosocket.check_tls_options("asks", options.tls, "client", 3) end
+    local function asking(options) asks(options) end
+    for _, call in ipairs({ function() connects({ tls = { a = 1 } }) end, function() asking({ tls = { a = 1 } }) end }) do
+      local _, err = pcall(call)
+      test.matches(err.message, ":" .. debug.getinfo(call, "S").linedefined .. ": unknown option")
+    end
+  end,
+
   ["a mistake is blamed on the line that made it"] = function()
     local here = "cosocket_socket_test.lua:" .. debug.getinfo(1, "l").currentline + 2
     local ok, err = pcall(function()

@@ -46,7 +46,7 @@ table.sort(KINDS)
 
 local OPTIONS = {
   "tls", "timeout", "local_address", "nodelay", "keepalive", "queue_max", "backlog", "mode", "bind", "connect",
-  "broadcast", "ttl", "ca", "certificate", "key", "alpn", "server", "server_name", "insecure", "min_version", "x", 1,
+  "broadcast", "ttl", "ca", "certificate", "key", "alpn", "server", "server_name", "insecure", "min_version", "max_version", "x", 1,
 }
 
 --- A world of objects, and values for arguments from it.

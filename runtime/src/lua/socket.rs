@@ -5,7 +5,13 @@ use std::rc::Rc;
 use mlua::{IntoLuaMulti, Lua, Table, Value};
 use slotmap::KeyData;
 
-use super::{Answer, connect, define, listen::listen, mistake, tls::start_tls, udp::open_udp};
+use super::{
+    Answer, connect, define,
+    listen::listen,
+    mistake,
+    tls::{check_tls, start_tls},
+    udp::open_udp,
+};
 use crate::{
     error::{Code, Error, Kind},
     ffi::{NewSocket, SocketRef, SocketType},
@@ -122,6 +128,7 @@ pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> 
             start_tls(shared, socket.0, &side, &options, host)
         },
     )?;
+    define(lua, shared, native, "check_tls", |_, _, (side, options): (String, Table)| check_tls(&side, &options))?;
     define(lua, shared, native, "listen", |_, shared, (target, options): (Table, Table)| {
         listen(shared, &target, &options)
     })?;

@@ -12,7 +12,7 @@ use crate::{
     shared::Shared,
     socket::{
         SocketId,
-        tls::{self, ClientOptions, Identity, Pem, ServerOptions, Version, parse_pin},
+        tls::{self, ClientOptions, Identity, Pem, ServerOptions, Version, Versions, parse_pin},
     },
 };
 
@@ -54,12 +54,20 @@ fn alpn(table: &Table) -> Result<Vec<String>, Error> {
     }
 }
 
-fn min_version(table: &Table) -> Result<Version, Error> {
-    match text(table, "min_version")?.as_deref() {
-        None | Some("1.2") => Ok(Version::Tls12),
-        Some("1.3") => Ok(Version::Tls13),
-        Some(other) => Err(mistake("tls", format!("min_version is \"1.2\" or \"1.3\", not {other:?}"))),
+fn versions(table: &Table) -> Result<Versions, Error> {
+    let version = |name: &str| match text(table, name)?.as_deref() {
+        None => Ok(None),
+        Some("1.2") => Ok(Some(Version::Tls12)),
+        Some("1.3") => Ok(Some(Version::Tls13)),
+        Some(other) => Err(mistake("tls", format!("{name} is \"1.2\" or \"1.3\", not {other:?}"))),
+    };
+    let every = Versions::default();
+    let oldest = version("min_version")?.unwrap_or(every.oldest);
+    let newest = version("max_version")?.unwrap_or(every.newest);
+    if oldest > newest {
+        return Err(mistake("tls", "min_version is above max_version"));
     }
+    Ok(Versions { oldest, newest })
 }
 
 fn client_options(value: &Value) -> Result<ClientOptions, Error> {
@@ -87,7 +95,7 @@ fn client_options(value: &Value) -> Result<ClientOptions, Error> {
         server_name: text(table, "server_name")?,
         alpn: alpn(table)?,
         pins: parsed,
-        min_version: min_version(table)?,
+        versions: versions(table)?,
         insecure: matches!(get("insecure"), Value::Boolean(true)),
     })
 }
@@ -117,7 +125,18 @@ pub(super) fn server_options(table: &Table) -> Result<ServerOptions, Error> {
     if client_ca.is_empty() && !matches!(get("client_certificate"), Value::Nil) {
         return Err(mistake("tls", "client_certificate needs client_ca, the authorities to accept"));
     }
-    Ok(ServerOptions { identities, client_ca, client_required, alpn: alpn(table)?, min_version: min_version(table)? })
+    Ok(ServerOptions { identities, client_ca, client_required, alpn: alpn(table)?, versions: versions(table)? })
+}
+
+/// Says what is wrong with options, of a client or a server, before anything is done with them.
+pub(super) fn check_tls(side: &str, options: &Table) -> Answer<bool> {
+    Ok(match side {
+        "server" => server_options(options).map(|_| true),
+        _ => client_options(&Value::Table(options.clone())).and_then(|options| match options.server_name {
+            Some(name) => server_name(&name).map(|_| true),
+            None => Ok(true),
+        }),
+    })
 }
 
 /// Puts TLS on a stream; the handshake is waited for by the caller.
@@ -153,9 +172,9 @@ pub(super) fn start_tls(
             Err(error) => return Ok(Err(in_op(error))),
         };
         let name = options.server_name.clone().or(host).unwrap_or_else(|| ip_of(&peer));
-        let Ok(server_name) = ServerName::try_from(name.clone()) else {
-            let message = format!("{name:?} is no name to verify; set tls.server_name");
-            return Ok(Err(mistake(op, message)));
+        let server_name = match server_name(&name) {
+            Ok(server_name) => server_name,
+            Err(error) => return Ok(Err(in_op(error))),
         };
         match core.configs.client(op, &options) {
             Ok(config) => tls::Tls::client(config, server_name),
@@ -171,6 +190,11 @@ pub(super) fn start_tls(
         }
         Err(error) => Ok(Err(in_op(tls::describe(Op::StartTls, &error)))),
     }
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| mistake("tls", format!("{name:?} is no name to verify; set tls.server_name")))
 }
 
 /// The address of `address:port`.

@@ -7,11 +7,12 @@ local blame, check_options, mistake = ours.blame, ours.check_options, ours.mista
 
 local TLS_OPTIONS = {
   ca = "string|table", certificate = "string", key = "string", server_name = "string", alpn = "table",
-  pin_sha256 = "string|table", min_version = "string", insecure = "boolean",
+  pin_sha256 = "string|table", min_version = "string", max_version = "string", insecure = "boolean",
 }
 local TLS_SERVER_OPTIONS = {
   certificate = "string", key = "string", certificates = "table", client_ca = "string|table",
-  client_certificate = "string", alpn = "table", min_version = "string", handshake_timeout = "number",
+  client_certificate = "string", alpn = "table", min_version = "string", max_version = "string",
+  handshake_timeout = "number",
 }
 local CERTIFICATE_OPTIONS = { certificate = "string", key = "string", names = "table" }
 local CONNECT_OPTIONS = {
@@ -36,13 +37,21 @@ local function check_most(op, options, name, most)
   end
 end
 
---- Checks the options of a TLS server, for the caller's caller.
-local function check_server(op, tls)
-  check_options(op, tls, TLS_SERVER_OPTIONS, 3)
-  for _, entry in ipairs(tls.certificates or {}) do
-    if type(entry) == "table" then check_options(op, entry, CERTIFICATE_OPTIONS, 3) end
+--- Checks the options of TLS: names, types and values, but reads no file.
+local function check_tls(op, given, side, level)
+  level = (level or 2) + 1
+  if side ~= "client" and side ~= "server" then mistake("check_tls_options", 'the side is "client" or "server"', 2) end
+  local tls = check_options(op, given, side == "server" and TLS_SERVER_OPTIONS or TLS_OPTIONS, level)
+  if side == "server" then
+    for _, entry in ipairs(tls.certificates or {}) do
+      if type(entry) == "table" then check_options(op, entry, CERTIFICATE_OPTIONS, level) end
+    end
   end
+  local ok, err = native.check_tls(side, tls)
+  if not ok then mistake(op, err.message, level) end
+  return tls
 end
+cosocket.check_tls_options = check_tls
 
 --- Sorts `(address, options)` and `(host, port, options)` out.
 local function target_of(op, address, port, options)
@@ -106,7 +115,7 @@ end
 function cosocket.connect(address, port, options)
   local target, err, given = target_of("connect", address, port, options)
   options = check_options("connect", given, CONNECT_OPTIONS)
-  if type(options.tls) == "table" then check_options("connect", options.tls, TLS_OPTIONS) end
+  if type(options.tls) == "table" then check_tls("connect", options.tls, "client") end
   if not target then return nil, err end
   if target.tls and options.tls == false then
     mistake("connect", "a tls:// address contradicts tls = false", 2)
@@ -120,7 +129,7 @@ function cosocket.listen(address, port, options)
   options = check_options("listen", given, LISTEN_OPTIONS)
   check_most("listen", options, "backlog", 0x7fffffff)
   check_most("listen", options, "mode", 0xfff)
-  if options.tls then check_server("listen", options.tls) end
+  if options.tls then check_tls("listen", options.tls, "server") end
   if not target then return nil, err end
   if target.tls and not options.tls then
     mistake("listen", "a tls:// address needs tls = {certificate = ..., key = ...}", 2)
@@ -180,7 +189,7 @@ function Stream:start_tls(options)
   for name, value in pairs(options or {}) do
     if name ~= "server" then given[name] = value end
   end
-  if server then check_server("start_tls", given) else check_options("start_tls", given, TLS_OPTIONS) end
+  check_tls("start_tls", given, server and "server" or "client")
   local ok, err = flush(self)
   if not ok then return nil, err end
   ok, err = blame(2, native.start_tls(self, server and "server" or "client", given, nil))

@@ -52,6 +52,79 @@ fn the_oldest_version_is_kept_to() {
 }
 
 #[test]
+fn tls_1_2_is_spoken_when_one_side_knows_nothing_newer() {
+    run(r#"
+        for _, newest in ipairs({ { "1.2", "1.2" }, { "1.2", nil }, { nil, "1.2" } }) do
+          local there = serving("server", { max_version = newest[1], alpn = { "mqtt" } })
+          local near, err, far = meet(there, trusting({ max_version = newest[2], alpn = { "mqtt" } }))
+          assert(near, err)
+          for _, info in ipairs({ near:tls_info(), far:tls_info() }) do
+            equal(info.version, "1.2")
+            equal(info.alpn, "mqtt")
+            matches(info.cipher, "^TLS_ECDHE_")
+          end
+          equal(near:tls_info().peer_certificate.subject, "CN=server")
+          assert(near:write("to and"))
+          assert(near:flush())
+          equal(far:read(6), "to and")
+          assert(far:write(" fro"))
+          assert(far:flush())
+          equal(near:read(4), " fro")
+        end
+    "#);
+}
+
+#[test]
+fn no_version_in_common_is_a_failure_of_tls_that_says_so() {
+    run(r#"
+        for _, bounds in ipairs({
+          { { max_version = "1.2" }, { min_version = "1.3" } },
+          { { min_version = "1.3" }, { max_version = "1.2" } },
+        }) do
+          local near, err, _, ok, why = meet(serving("server", bounds[1]), trusting(bounds[2]))
+          fails("tls", near, err)
+          fails("tls", ok, why)
+          matches(err.message .. " " .. why.message, "[Vv]ersion")
+        end
+        -- The version is checked before the certificate is: a client that would refuse that one, too, is told of the version.
+        local near, err = meet(serving("elsewhere", { max_version = "1.2" }), trusting({ min_version = "1.3" }))
+        matches(fails("tls", near, err).message, "[Vv]ersion")
+    "#);
+}
+
+#[test]
+fn a_certificate_is_asked_for_and_a_session_resumed_in_tls_1_2_too() {
+    run(r#"
+        local cosocket = require("cosocket")
+        local there = serving("server", { max_version = "1.2", client_ca = certs.ca.certificate })
+        local near, err, far = meet(there, trusting({ certificate = certs.client.certificate, key = certs.client.key }))
+        assert(near, err)
+        equal(far:tls_info().version, "1.2")
+        equal(far:tls_info().peer_certificate.subject, "CN=client")
+        local _, _, _, ok, why = meet(there, trusting())
+        fails("tls", ok, why)
+        local listener = assert(cosocket.listen("tls://127.0.0.1:0", { tls = serving("server", { max_version = "1.2" }) }))
+        cosocket.spawn("server", function()
+          for _ = 1, 2 do
+            local stream <close> = assert(listener:accept())
+            stream:write("hello")
+            stream:flush()
+            stream:read()
+          end
+        end)
+        local resumed = {}
+        for i = 1, 2 do
+          local stream <close> = assert(cosocket.connect("tls://" .. listener:local_address(), { tls = trusting() }))
+          equal(stream:read(5), "hello")
+          equal(stream:tls_info().version, "1.2")
+          resumed[i] = stream:tls_info().resumed
+        end
+        equal(resumed[1], false)
+        equal(resumed[2], true)
+    "#);
+}
+
+#[test]
 fn a_server_shows_the_certificate_for_the_name_that_was_asked() {
     run(r#"
         local server = serving("server", {

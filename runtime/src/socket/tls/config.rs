@@ -81,19 +81,34 @@ impl Pem {
     }
 }
 
-/// The oldest version of TLS to accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     Tls12,
     Tls13,
 }
 
-impl Version {
-    fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
-        static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-        match self {
-            Version::Tls12 => rustls::ALL_VERSIONS,
-            Version::Tls13 => ONLY_TLS13,
+/// The versions of TLS to speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Versions {
+    pub(crate) oldest: Version,
+    pub(crate) newest: Version,
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self { oldest: Version::Tls12, newest: Version::Tls13 }
+    }
+}
+
+impl Versions {
+    fn list(self) -> &'static [&'static SupportedProtocolVersion] {
+        static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+        static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+        match (self.oldest, self.newest) {
+            (_, Version::Tls12) => TLS12,
+            (Version::Tls13, _) => TLS13,
+            (Version::Tls12, Version::Tls13) => rustls::ALL_VERSIONS,
         }
     }
 }
@@ -108,29 +123,15 @@ pub(crate) struct Identity {
 }
 
 /// How to be a TLS client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ClientOptions {
     pub(crate) ca: Vec<Pem>,
     pub(crate) identity: Option<Identity>,
     pub(crate) server_name: Option<String>,
     pub(crate) alpn: Vec<String>,
     pub(crate) pins: Vec<[u8; 32]>,
-    pub(crate) min_version: Version,
+    pub(crate) versions: Versions,
     pub(crate) insecure: bool,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            ca: Vec::new(),
-            identity: None,
-            server_name: None,
-            alpn: Vec::new(),
-            pins: Vec::new(),
-            min_version: Version::Tls12,
-            insecure: false,
-        }
-    }
 }
 
 /// How to be a TLS server.
@@ -141,7 +142,7 @@ pub(crate) struct ServerOptions {
     pub(crate) client_ca: Vec<Pem>,
     pub(crate) client_required: bool,
     pub(crate) alpn: Vec<String>,
-    pub(crate) min_version: Version,
+    pub(crate) versions: Versions,
 }
 
 /// SHA-256 of a public key, in hex or base64.
@@ -168,7 +169,7 @@ pub(crate) struct Configs {
 
 impl Configs {
     pub(crate) fn client(&mut self, op: &'static str, options: &ClientOptions) -> Result<Arc<ClientConfig>, Error> {
-        let mut key = format!("{:?}|{:?}|{:?}|{}|", options.alpn, options.pins, options.min_version, options.insecure);
+        let mut key = format!("{:?}|{:?}|{:?}|{}|", options.alpn, options.pins, options.versions, options.insecure);
         options.ca.iter().for_each(|pem| pem.fingerprint(&mut key));
         if let Some(identity) = &options.identity {
             key.push('\x01');
@@ -179,7 +180,7 @@ impl Configs {
     }
 
     pub(crate) fn server(&mut self, op: &'static str, options: &ServerOptions) -> Result<Arc<ServerConfig>, Error> {
-        let mut key = format!("{:?}|{:?}|{}|", options.alpn, options.min_version, options.client_required);
+        let mut key = format!("{:?}|{:?}|{}|", options.alpn, options.versions, options.client_required);
         options.client_ca.iter().for_each(|pem| pem.fingerprint(&mut key));
         for identity in &options.identities {
             let _ = write!(key, "\x01{:?}", identity.names);
@@ -255,7 +256,7 @@ fn misfit(op: &'static str, error: &rustls::Error) -> Error {
 fn build_client(op: &'static str, options: &ClientOptions) -> Result<ClientConfig, Error> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(options.min_version.and_later())
+        .with_protocol_versions(options.versions.list())
         .map_err(|error| misfit(op, &error))?;
     let chain = if options.insecure {
         None
@@ -281,7 +282,7 @@ fn build_client(op: &'static str, options: &ClientOptions) -> Result<ClientConfi
 fn build_server(op: &'static str, options: &ServerOptions) -> Result<ServerConfig, Error> {
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(options.min_version.and_later())
+        .with_protocol_versions(options.versions.list())
         .map_err(|error| misfit(op, &error))?;
     let builder = if options.client_ca.is_empty() {
         builder.with_no_client_auth()

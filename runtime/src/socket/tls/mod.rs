@@ -4,7 +4,7 @@ mod certificate;
 mod config;
 
 pub(crate) use certificate::Certificate;
-pub(crate) use config::{ClientOptions, Configs, Identity, Pem, ServerOptions, Version, parse_pin};
+pub(crate) use config::{ClientOptions, Configs, Identity, Pem, ServerOptions, Version, Versions, parse_pin};
 
 use std::{
     borrow::Cow,
