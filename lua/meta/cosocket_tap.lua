@@ -1,15 +1,15 @@
 ---@meta cosocket.tap
 
---- Hears what passes on streams (native): the plaintext both ways, under TLS too. `net.trace` is made with it; nothing
---- is heard, and nothing it costs, until somebody attaches a tap.
+--- Hears what passes on streams and in datagrams (native): the plaintext both ways, under TLS too. `net.trace` is made
+--- with it; nothing is heard, and nothing it costs, until somebody attaches a tap.
 local tap = {}
 
 ---@alias cosocket.TapEvent
 ---| "opened" # `a` and `b` are the addresses of this side and of the other, empty when there is none
 ---| "spoken" # `a` is the protocol and `b` the side that were told to `attach`
 ---| "secured" # `a` names the version and cipher of TLS
----| "sent" # `a` is what the system has taken
----| "received" # `a` is what has come
+---| "sent" # `a` is what the system has taken; of a datagram, `b` is whom it went to
+---| "received" # `a` is what has come; of a datagram, `b` is whom it came from
 ---| "ended" # the other side has ended its direction
 ---| "failed" # `a` says why
 ---| "closed" # this side has closed the stream
@@ -20,12 +20,13 @@ local tap = {}
 ---@param listener fun(tap: integer, event: cosocket.TapEvent, a: string?, b: string?)?
 function tap.listen(listener) end
 
---- Whether every stream that is made from now on is heard.
----@param on boolean
-function tap.everything(on) end
+--- Whether every stream, and every socket of datagrams, that is made from now on is heard.
+---@param streams boolean
+---@param datagrams boolean
+function tap.everything(streams, datagrams) end
 
---- Has a stream heard, and says what is spoken on it from now on. One that is heard already is told the new protocol.
----@param stream cosocket.Stream
+--- Has a stream, or a socket of datagrams, heard, and says what is spoken on it from now on. One that is heard already is told the new protocol.
+---@param stream cosocket.Stream|cosocket.Udp
 ---@param protocol string
 ---@param side? string
 ---@return true? ok

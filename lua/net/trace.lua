@@ -10,6 +10,7 @@
 --- | `follow(lane)` | reads one direction of one connection, in a coroutine of its own, from the beginning to the end (`net.trace.lane`) |
 --- | `port` | where a capture says the server is, so that other programs know the protocol; optional |
 --- | `carries` | `true` when other protocols may run within |
+--- | `alone` | `true` when it never runs within another: for its sake, nothing that `carries` is decoded |
 ---
 --- and nothing is registered anywhere: a file `trace/NAME.lua` beside a script, or in a folder of MOONWIRE_PATH, makes NAME a
 --- protocol. WebSocket uses the one that is called like the subprotocol.
@@ -17,7 +18,7 @@
 local trace = {}
 
 --- Says what is spoken on a stream from now on. Only streams of the system are heard; what runs over WebSocket is shown by
---- the decoder of WebSocket.
+--- the decoder of WebSocket, and datagrams are shown without anybody saying what they are.
 ---@param stream any
 ---@param protocol string
 ---@param side? "client"|"server" Ours. Default: the client's.
@@ -42,8 +43,12 @@ function trace.start(options)
   if not tracer then return nil, err end
   tap.listen(function(...) tracer:hear(...) end)
   tap.everything(tracer:wants_everything())
+  -- What is heard already is told of whatever follows: a proxy's protocol ends where that of the server begins.
+  local heard = setmetatable({}, { __mode = "k" })
   trace.attach = function(stream, protocol, side)
-    if type(stream) == "userdata" and tracer:wants(protocol) then tap.attach(stream, protocol, side) end
+    if type(stream) ~= "userdata" or not (heard[stream] or tracer:wants(protocol)) then return end
+    heard[stream] = true
+    tap.attach(stream, protocol, side)
   end
   return tracer
 end

@@ -22,7 +22,7 @@ local function traced(options, fn)
     __close = function()
       local tap = require("cosocket.tap")
       tap.listen(nil)
-      tap.everything(false)
+      tap.everything(false, false)
       trace.attach = attach
     end,
   })
@@ -33,31 +33,34 @@ local function traced(options, fn)
   return lines
 end
 
---- The packets of a capture: direction by ports, flags, bytes, comment.
-local function packets(bytes)
+--- The packets of a capture, whole, with time and comment.
+local function whole_packets(bytes)
   local found, at = {}, 1
   while at <= #bytes do
     local kind, size = string.unpack("<I4I4", bytes, at)
     if kind == 6 then
       local _, high, low, captured = string.unpack("<I4I4I4I4", bytes, at + 8)
-      local packet = bytes:sub(at + 28, at + 27 + captured)
       local rest = bytes:sub(at + 28 + captured + -captured % 4, at + size - 5)
-      local head = packet:byte() >> 4 == 6 and 40 or 20
-      local from, to, seq, ack, _, flags = string.unpack(">I2I2I4I4BB", packet, head + 1)
       found[#found + 1] = {
-        from = from,
-        to = to,
-        seq = seq,
-        ack = ack,
-        flags = flags,
-        bytes = packet:sub(head + 21),
+        all = bytes:sub(at + 28, at + 27 + captured),
         micros = high << 32 | low,
         comment = #rest > 0 and rest:sub(5, 4 + string.unpack("<I2", rest, 3)) or nil,
-        ip = packet:sub(1, head),
       }
     end
     test.equal(string.unpack("<I4", bytes, at + size - 4), size)
     at = at + size
+  end
+  return found
+end
+
+--- The packets of a capture of connections: direction by ports, flags, bytes, comment.
+local function packets(bytes)
+  local found = whole_packets(bytes)
+  for _, packet in ipairs(found) do
+    local head = packet.all:byte() >> 4 == 6 and 40 or 20
+    local from, to, seq, ack, _, flags = string.unpack(">I2I2I4I4BB", packet.all, head + 1)
+    packet.from, packet.to, packet.seq, packet.ack, packet.flags = from, to, seq, ack, flags
+    packet.bytes, packet.ip = packet.all:sub(head + 21), packet.all:sub(1, head)
   end
   return found
 end
@@ -243,6 +246,177 @@ return {
     test.equal({ found[1].from, found[1].to, found[5].from, found[5].to }, { 5000, 80, 5001, 80 })
     test.equal(found[5].comment, "connection #2, in truth port 8080, in truth from port 5000")
     test.equal(found[1].ip:sub(9), ("\0"):rep(15) .. "\1" .. ("\0"):rep(15) .. "\1")
+  end,
+
+  ["only what was asked for is heard, and what it may run within"] = function()
+    for protocols, wanted in pairs({
+      smtp = "smtp",
+      socks5 = "socks5",
+      http = "http",
+      udp = "udp",
+      websocket = "http websocket",
+      mqtt = "http mqtt websocket",
+      wsrpc = "http websocket wsrpc",
+      ["smtp,mqtt"] = "http mqtt smtp websocket",
+      tcp = "http mqtt smtp socks5 tcp udp websocket wsrpc",
+      all = "http mqtt smtp socks5 tcp udp websocket wsrpc",
+    }) do
+      local one, wants = assert(tracer.new({ protocols = protocols, write = function() end })), {}
+      for _, name in ipairs({ "http", "mqtt", "smtp", "socks5", "tcp", "udp", "websocket", "wsrpc" }) do
+        if one:wants(name) then wants[#wants + 1] = name end
+      end
+      test.equal(table.concat(wants, " "), wanted, protocols)
+    end
+    local streams, datagrams = assert(tracer.new({ protocols = "udp", write = function() end })):wants_everything()
+    test.equal({ streams, datagrams }, { false, true })
+  end,
+
+  ["a protocol of one's own is looked for within others"] = function()
+    package.loaded["trace.echo"] = { follow = function() end }
+    test.truthy(assert(tracer.new({ protocols = "echo", write = function() end })):wants("http"))
+    package.loaded["trace.echo"] = nil
+  end,
+
+  ["what follows what was asked for is not decoded"] = function()
+    local websocket, decoded = require("trace.websocket"), 0
+    package.loaded["trace.websocket"] = {
+      carries = true,
+      follow = function(lane)
+        decoded = decoded + 1
+        return websocket.follow(lane)
+      end,
+    }
+    local restore <close> = setmetatable({}, { __close = function() package.loaded["trace.websocket"] = websocket end })
+    for protocols, times in pairs({ http = 0, ["http,websocket"] = 2 }) do
+      decoded = 0
+      local one, lines = listening({ time = "none", protocols = protocols })
+      one:hear(1, "opened", "", "")
+      one:hear(1, "spoken", "http", "client")
+      one:hear(1, "sent", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+      one:hear(1, "received", "HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\2hi")
+      one:hear(1, "sent", "\x81\2hi")
+      one:hear(1, "closed")
+      test.equal(decoded, times)
+      local last = times == 0 and { "#1 < http Connection: upgrade", "#1 * closed" } or { '#1 > websocket text 2 bytes fin "hi"', "#1 * closed" }
+      test.equal({ lines[#lines - 1], lines[#lines] }, last)
+    end
+  end,
+
+  ["what a stream speaks after what is shown is not shown as that"] = function()
+    local lines = traced({ protocols = "socks5", time = "none" }, function()
+      local one, other = assert(cosocket.pair())
+      trace.attach(one, "socks5", "client")
+      one:write("\5\1\0")
+      other:write("\5\0")
+      one:read(2)
+      one:write("\5\1\0\1\127\0\0\1\0\25")
+      other:write("\5\0\0\1\127\0\0\1\0\25")
+      one:read(10)
+      trace.attach(one, "smtp", "client")
+      other:read(13)
+      one:write("AUTH PLAIN s3cret\r\n")
+      other:read_line()
+      one:close()
+      other:close()
+    end)
+    test.equal(lines[#lines - 1], "#1 < socks5 reply 0 127.0.0.1:25")
+    test.falsy(table.concat(lines):find("AUTH", 1, true))
+  end,
+
+  ["datagrams are lines with their addresses, without what looks like a secret"] = function()
+    local one, lines = listening({ time = "none", bytes = 32, protocols = "udp" })
+    one:hear(1, "opened", "0.0.0.0:5000", "")
+    one:hear(1, "received", "token=abc", "10.0.0.2:40000")
+    one:hear(1, "sent", "", "10.0.0.2:40000")
+    one:hear(1, "closed")
+    one:hear(2, "opened", "10.0.0.1:4000", "10.0.0.2:53")
+    one:hear(2, "sent", ("x"):rep(40), "10.0.0.2:53")
+    one:hear(3, "opened", "10.0.0.1:4000", "10.0.0.2:53")
+    one:hear(3, "closed")
+    test.equal(lines, {
+      "#1 * udp at 0.0.0.0",
+      "#1 < udp 9 bytes from 10.0.0.2",
+      "#1 < udp 0000  74 6f 6b 65 6e 3d 2a 2a 2a                       |token=***|",
+      "#1 > udp 0 bytes to 10.0.0.2",
+      "#1 * closed",
+      "#2 * udp to 10.0.0.2:53",
+      "#2 > udp 40 bytes to 10.0.0.2:53",
+      "#2 > udp 0000  78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 78  |xxxxxxxxxxxxxxxx|",
+      "#2 > udp 0010  78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 78  |xxxxxxxxxxxxxxxx|",
+      "#2 > udp ... 8 bytes more",
+    })
+    one, lines = listening({ time = "elapsed", protocols = "udp" })
+    one:hear(1, "opened", "0.0.0.0:5000", "")
+    one:hear(1, "received", "", "10.0.0.2:40000")
+    test.equal(lines, { "0.000000 #1 * udp at 0.0.0.0:5000", "0.000000 #1 < udp 0 bytes from 10.0.0.2:40000" })
+  end,
+
+  ["datagrams are no connections in the capture"] = function()
+    local out, parts = paper()
+    local made = capture.new(out, "pcapng")
+    local four = { side = "client", number = 1, local_address = "0.0.0.0:5000", peer_address = "" }
+    local six = { side = "client", number = 2, local_address = "[::]:5001", peer_address = "" }
+    made:datagram(four, "sent", "hello", "10.0.0.2:53", 1700000000.25)
+    made:datagram(four, "received", "", "127.0.0.1:53", 1700000000.25)
+    made:datagram(six, "sent", "odd", "[::1]:53", 1700000000.25)
+    made:datagram(six, "received", "even", "[fe80::1%2]:53", 1700000000.25)
+    made:close(four, 1)
+    local found = whole_packets(table.concat(parts))
+    test.equal(#found, 4)
+    test.equal({ string.unpack(">I2I2I2I2", found[1].all, 21) }, { 5000, 53, 13, 0, 29 })
+    test.equal(found[1].all:sub(13, 20), "\0\0\0\0\10\0\0\2")
+    test.equal(found[1].all:sub(29), "hello")
+    test.equal(found[1].comment, "socket #1")
+    test.equal(found[2].comment, nil)
+    test.equal(found[2].all:sub(13), "\127\0\0\1\127\0\0\1" .. string.pack(">I2I2I2I2", 53, 5000, 8, 0))
+    for i, bytes in pairs({ [3] = "odd", [4] = "even" }) do
+      local all = found[i].all
+      test.equal(all:byte(7), 17)
+      -- RFC 8200, 8.1: the sum over the pseudo-header and the packet is all ones.
+      local summed, sum = all:sub(9, 40) .. string.pack(">I4I4", #bytes + 8, 17) .. all:sub(41) .. (#bytes % 2 == 1 and "\0" or ""), 0
+      for at = 1, #summed, 2 do sum = sum + string.unpack(">I2", summed, at) end
+      while sum > 0xFFFF do sum = (sum & 0xFFFF) + (sum >> 16) end
+      test.equal(sum, 0xFFFF)
+    end
+    test.equal(found[3].all:sub(9, 24), ("\0"):rep(15) .. "\1")
+    test.equal(found[4].all:sub(9, 12), "\xfe\x80\0\0")
+  end,
+
+  ["sockets of datagrams are heard when datagrams are wanted"] = function()
+    local function talk()
+      local one <close> = assert(cosocket.udp({ bind = "127.0.0.1:0" }))
+      local other <close> = assert(cosocket.udp({ connect = one:local_address() }))
+      other:send("hi")
+      local _, from = one:receive()
+      one:send_to("password=s3cret", from)
+      other:receive()
+    end
+    local lines = traced({ protocols = "udp", time = "none", bytes = 0 }, talk)
+    for i, line in ipairs(lines) do lines[i] = line:gsub("0%.0%.1:%d+", "0.0.1:N") end
+    test.equal(lines, {
+      "#1 * udp to 127.0.0.1:N",
+      "#1 > udp 2 bytes to 127.0.0.1:N",
+      "#1 > udp ... 2 bytes more",
+      "#2 * udp at 127.0.0.1",
+      "#2 < udp 2 bytes from 127.0.0.1",
+      "#2 < udp ... 2 bytes more",
+      "#2 > udp 15 bytes to 127.0.0.1",
+      "#2 > udp ... 15 bytes more",
+      "#1 < udp 15 bytes from 127.0.0.1:N",
+      "#1 < udp ... 15 bytes more",
+      "#1 * closed",
+      "#2 * closed",
+    })
+    test.equal(traced({ protocols = "smtp", time = "none" }, talk), {})
+    -- One that is opened before can be named.
+    lines = traced({ protocols = "smtp,udp", time = "none", bytes = 0 }, function()
+      require("cosocket.tap").everything(false, false)
+      local one <close> = assert(cosocket.udp({ bind = "127.0.0.1:0" }))
+      trace.attach(one, "udp")
+      one:send_to("hi", one:local_address())
+      one:receive()
+    end)
+    test.equal(#lines, 6)
   end,
 
   ["streams of the system are heard, and others are left alone"] = function()

@@ -15,7 +15,7 @@ local WHOLE_MAX = 64 * 1024
 --- Bytes of the line before a chunk.
 local CHUNK_LINE_MAX = 8192
 
-local http = { port = 80, carries = true }
+local http = { port = 80, carries = true, alone = true }
 
 ---@class net.trace.HttpRequest
 ---@field method string

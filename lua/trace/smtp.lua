@@ -9,7 +9,7 @@ local LINE_MAX = 16384
 --- Commands whose answers are waited for.
 local COMMANDS_MAX = 10000
 
-local smtp = { port = 25 }
+local smtp = { port = 25, alone = true }
 
 ---@class net.trace.SmtpCommand
 ---@field name string

@@ -2,7 +2,7 @@
 
 local secret = require("net.trace.secret")
 
-local socks5 = { port = 1080, carries = true }
+local socks5 = { port = 1080, alone = true }
 
 --- An address and its port (RFC 1928, 5), which begin at `offset`.
 ---@param lane net.trace.Lane

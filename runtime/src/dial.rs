@@ -172,7 +172,7 @@ impl Core {
         match listed {
             Socket::Attempt(plain, _) => {
                 *slot = Socket::Stream(Stream::new(plain.into(), options, owner));
-                if self.tape.everything.get() {
+                if self.tape.streams.get() {
                     self.tap(id);
                 }
                 true

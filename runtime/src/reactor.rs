@@ -3,7 +3,7 @@
 //! [`Core`] is everything the loop owns but the Lua state: the scheduler, the sockets and the
 //! timers. Nothing here calls Lua.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use slotmap::{Key, KeyData, SlotMap};
@@ -97,29 +97,47 @@ impl Core {
         let owner = self.scheduler.current;
         let id = self.sockets.insert(Socket::Stream(Stream::new(plain.into(), options, owner)));
         let id = self.register(id)?;
-        if self.tape.everything.get() {
+        if self.tape.streams.get() {
             self.tap(id);
         }
         Ok(id)
     }
 
-    /// Has a stream heard; one that is heard already goes on being so.
+    /// Has a stream or a socket of datagrams heard; one that is heard already goes on being so.
     pub(crate) fn tap(&mut self, id: SocketId) -> Option<&Tap> {
         let tape = self.tape.clone();
-        let transport = self.stream(id)?.transport_mut();
-        if transport.tap.is_none() {
-            let local = transport.plain.local_address().unwrap_or_default();
-            let peer = transport.plain.peer_address().unwrap_or_default();
-            transport.tap = Some(Box::new(Tap::new(&tape, local, peer)));
-            transport.tell_secured();
+        let text = |address: io::Result<SocketAddr>| address.map(|at| at.to_string()).unwrap_or_default();
+        match self.sockets.get_mut(id)? {
+            Socket::Stream(stream) if !stream.closing => {
+                let transport = stream.transport_mut();
+                if transport.tap.is_none() {
+                    let local = transport.plain.local_address().unwrap_or_default();
+                    let peer = transport.plain.peer_address().unwrap_or_default();
+                    transport.tap = Some(Box::new(Tap::new(&tape, local, peer)));
+                    transport.tell_secured();
+                }
+                transport.tap.as_deref()
+            }
+            Socket::Udp(udp) => {
+                if udp.tap.is_none() {
+                    let (local, peer) = (text(udp.local_address()), text(udp.socket().peer_addr()));
+                    udp.tap = Some(Box::new(Tap::new(&tape, local, peer)));
+                }
+                udp.tap.as_deref()
+            }
+            _ => None,
         }
-        transport.tap.as_deref()
     }
 
     /// Adds any socket and has its events reported.
     pub(crate) fn add(&mut self, socket: Socket) -> io::Result<SocketId> {
+        let is_heard = self.tape.datagrams.get() && matches!(socket, Socket::Udp(_));
         let id = self.sockets.insert(socket);
-        self.register(id)
+        let id = self.register(id)?;
+        if is_heard {
+            self.tap(id);
+        }
+        Ok(id)
     }
 
     fn register(&mut self, id: SocketId) -> io::Result<SocketId> {

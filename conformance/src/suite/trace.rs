@@ -1,4 +1,4 @@
-//! `moonwire --trace-file`: captures of what was said under TLS to real servers, as tshark reads them.
+//! `moonwire --trace-file`: captures of what was said under TLS to real servers, and of datagrams, as tshark reads them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,16 +12,26 @@ use crate::tools::Tool;
 /// The suite.
 pub const SUITE: Suite = Suite {
     name: "trace",
-    about: "what `moonwire --trace-file` writes of talks with Mosquitto, nginx and Postfix, as tshark reads it",
+    about: "what `moonwire --trace-file` writes of talks with Mosquitto, nginx and Postfix, and of datagrams, as tshark reads it",
     needs: &[TSHARK],
     servers: &[&mosquitto::KIND, &web::KIND, &postfix::KIND],
     time_max: Duration::from_secs(5 * 60),
-    cases: |_| Ok(TALKS.iter().map(|talk| talk.name.to_owned()).collect()),
+    cases: |_| Ok([DATAGRAMS].into_iter().chain(TALKS.iter().map(|talk| talk.name)).map(str::to_owned).collect()),
     run,
 };
 
 const TSHARK: Tool = Tool::of_package("tshark", "tshark");
 const SCRIPT: &str = "conformance/trace/talk.lua";
+const DATAGRAMS: &str = "datagrams are UDP in the capture, over IPv4 and IPv6";
+const DATAGRAMS_SCRIPT: &str = "conformance/trace/datagrams.lua";
+/// What must be seen of them: each is heard by both ends.
+const DATAGRAMS_SEEN: [(&str, &str, &str); 4] = [
+    ("stun.type == 1", "stun.type", "0x0001\n0x0001\n0x0001\n0x0001"),
+    ("stun.type == 0x101 && ip.src == 127.0.0.1", "stun.att.software", "moonwire\nmoonwire"),
+    ("stun.type == 0x101 && ipv6.src == ::1", "stun.att.software", "moonwire\nmoonwire"),
+    ("stun.type == 1 && ipv6", "stun.att.software", DATAGRAM_PASSWORD),
+];
+const DATAGRAM_PASSWORD: &str = "password=****************************\npassword=****************************";
 const TALK_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A talk with a server, and what must be seen of it.
@@ -101,6 +111,10 @@ const TALKS: [Talk; 4] = [
 const AUTH: &str = "PLAIN ****************************************************";
 
 fn run(context: &mut Context<'_>) -> Result<(), String> {
+    context.case(DATAGRAMS, |context| match check_datagrams(context) {
+        Ok(()) => Outcome::Passed,
+        Err(outcome) => outcome,
+    });
     for talk in &TALKS {
         let wanted = context.against(talk.kind);
         if wanted {
@@ -111,6 +125,22 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn check_datagrams(context: &mut Context<'_>) -> Result<(), Outcome> {
+    context.need(&[TSHARK])?;
+    let folder = context.setting.temporary.join("trace");
+    std::fs::create_dir_all(&folder).map_err(|error| Outcome::Failed(format!("{}: {error}", folder.display())))?;
+    let (capture, text) = (folder.join("udp.pcapng"), folder.join("udp.txt"));
+    for file in [&capture, &text] {
+        let mut command = context.setting.moonwire();
+        command.arg("--trace-file").arg(file).arg(DATAGRAMS_SCRIPT).env("TALK_PASSWORD", mosquitto::PASSWORD);
+        context.succeed(command, TALK_TIME_MAX).map_err(Outcome::Failed)?;
+        without_secret(file, mosquitto::PASSWORD).map_err(Outcome::Failed)?;
+    }
+    see(context, &capture, &DATAGRAMS_SEEN)?;
+    let odd = ask(context, &capture, &["-o", "udp.check_checksum:TRUE", "-Y", "_ws.malformed || udp.checksum.bad"])?;
+    if odd.is_empty() { Ok(()) } else { Err(Outcome::Failed(format!("tshark finds fault with the capture:\n{odd}"))) }
 }
 
 fn check(context: &mut Context<'_>, talk: &Talk) -> Result<(), Outcome> {
@@ -129,19 +159,25 @@ fn check(context: &mut Context<'_>, talk: &Talk) -> Result<(), Outcome> {
         context.succeed(command, TALK_TIME_MAX).map_err(Outcome::Failed)?;
         without_secret(file, talk.password).map_err(Outcome::Failed)?;
     }
-    for (filter, field, expected) in talk.seen {
-        let seen = ask(context, &capture, &["-Y", filter, "-T", "fields", "-e", field])?;
-        if seen.trim_end() != *expected {
-            let message = format!("{field} of `{filter}` is not as expected\nexpected {expected}\nactual   {seen}");
-            return Err(Outcome::Failed(message));
-        }
-    }
+    see(context, &capture, talk.seen)?;
     let hidden: String = talk.password.bytes().map(|byte| format!("{byte:02x}")).collect();
     if ask(context, &capture, &["-T", "fields", "-e", "data.data"])?.contains(&hidden) {
         return Err(Outcome::Failed("the password is in what tshark does not decode".to_owned()));
     }
     let odd = ask(context, &capture, &["-Y", "_ws.malformed || tcp.analysis.flags"])?;
     if odd.is_empty() { Ok(()) } else { Err(Outcome::Failed(format!("tshark finds fault with the capture:\n{odd}"))) }
+}
+
+/// Whether tshark finds what must be seen.
+fn see(context: &Context<'_>, capture: &Path, seen: &[(&str, &str, &str)]) -> Result<(), Outcome> {
+    for (filter, field, expected) in seen {
+        let answer = ask(context, capture, &["-Y", filter, "-T", "fields", "-e", field])?;
+        if answer.trim_end() != *expected {
+            let message = format!("{field} of `{filter}` is not as expected\nexpected {expected}\nactual   {answer}");
+            return Err(Outcome::Failed(message));
+        }
+    }
+    Ok(())
 }
 
 /// What tshark says of a capture.

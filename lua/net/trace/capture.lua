@@ -1,5 +1,5 @@
---- A capture of what was said: TCP connections made up around the plaintext, as Wireshark and tshark read them (pcapng, or
---- pcap for older programs).
+--- A capture of what was said: TCP connections made up around the plaintext, and datagrams, as Wireshark and tshark read
+--- them (pcapng, or pcap for older programs).
 ---
 --- The other side's TLS is not in it: the segments carry what was within. The server's port is that of the protocol, so
 --- that it is recognized; the real one is in the comment on the first packet (pcapng).
@@ -10,6 +10,9 @@ local SEGMENT = 32768
 local FREE_PORT = 40000
 --- LINKTYPE_RAW: packets begin with their IP header.
 local LINK = 101
+
+--- Numbers of protocols in IP headers.
+local TCP, UDP = 6, 17
 
 local SYN, ACK, PUSH, FIN = 0x02, 0x10, 0x08, 0x01
 
@@ -25,6 +28,7 @@ local SYN, ACK, PUSH, FIN = 0x02, 0x10, 0x08, 0x01
 ---@field private is_ng boolean
 ---@field private flows table<net.trace.Connection, net.trace.Flow>
 ---@field private names table<string, true> Of those that are open.
+---@field private told table<net.trace.Connection, true> Sockets of datagrams that a comment has named.
 ---@field private unflushed boolean
 local Capture = {}
 Capture.__index = Capture
@@ -72,6 +76,7 @@ local function parse(address)
 end
 
 local LOOPBACK = "\127\0\0\1"
+local LOOPBACK_6 = ("\0"):rep(15) .. "\1"
 
 -- Packets -----------------------------------------------------------------------
 
@@ -85,13 +90,14 @@ local function checksum(header)
   return ~sum & 0xFFFF
 end
 
+---@param protocol integer
 ---@param from string
 ---@param to string
 ---@param segment string
 ---@return string
-local function ip(from, to, segment)
-  if #from == 16 then return string.pack(">I4I2BB", 0x60000000, #segment, 6, 64) .. from .. to .. segment end
-  local front = string.pack(">BBI2I2I2BB", 0x45, 0, 20 + #segment, 0, 0x4000, 64, 6)
+local function ip(protocol, from, to, segment)
+  if #from == 16 then return string.pack(">I4I2BB", 0x60000000, #segment, protocol, 64) .. from .. to .. segment end
+  local front = string.pack(">BBI2I2I2BB", 0x45, 0, 20 + #segment, 0, 0x4000, 64, protocol)
   local sum = checksum(front .. "\0\0" .. from .. to)
   return front .. string.pack(">I2", sum) .. from .. to .. segment
 end
@@ -137,7 +143,7 @@ function Capture:segment(flow, direction, flags, bytes, at, comment)
   local from, to = flow.hosts[direction], flow.hosts[other]
   local acknowledged = flags & ACK ~= 0 and flow.next[other] or 0
   local head = string.pack(">I2I2I4I4BBI2I2I2", flow.ports[direction], flow.ports[other], flow.next[direction], acknowledged, 5 << 4, flags, 65535, 0, 0)
-  self:write(ip(from, to, head .. bytes), at, comment)
+  self:write(ip(TCP, from, to, head .. bytes), at, comment)
   local length = #bytes + ((flags & (SYN | FIN) ~= 0) and 1 or 0)
   flow.next[direction] = (flow.next[direction] + length) & 0xFFFFFFFF
 end
@@ -218,6 +224,48 @@ function Capture:part(connection, at)
   return flow
 end
 
+-- Datagrams ---------------------------------------------------------------------
+
+--- A socket that is bound to every address is shown at that which it would speak from to this machine.
+---@param host string
+---@param other string
+---@return string
+local function concrete(host, other)
+  local is_local = other:byte(1) == 127 and #other == 4 or other == LOOPBACK_6
+  return is_local and not host:find("[^\0]") and other or host
+end
+
+--- A datagram has passed. Ports are the real ones: they say what it is.
+---@param connection net.trace.Connection
+---@param direction string
+---@param bytes string
+---@param address string Of the other side.
+---@param at number Seconds since 1970.
+function Capture:datagram(connection, direction, bytes, address, at)
+  local here, here_port = parse(connection.local_address)
+  local there, there_port = parse(address)
+  if not here or not there or #here ~= #there then
+    here, there = LOOPBACK, LOOPBACK
+  end
+  here = concrete(here, there)
+  local from, to, from_port, to_port = here, there, here_port, there_port
+  if direction == "received" then from, to, from_port, to_port = there, here, there_port, here_port end
+  local size = 8 + #bytes
+  local sum = 0
+  if #from == 16 then
+    -- RFC 8200, 8.1: there must be one, and zero is written otherwise.
+    local header = from .. to .. string.pack(">I4I4I2I2I2I2", size, UDP, from_port, to_port, size, 0)
+    sum = checksum(header .. bytes .. (#bytes % 2 == 1 and "\0" or ""))
+    if sum == 0 then sum = 0xFFFF end
+  end
+  local comment
+  if not self.told[connection] then
+    self.told[connection] = true
+    comment = ("socket #%d"):format(connection.number)
+  end
+  self:write(ip(UDP, from, to, string.pack(">I2I2I2I2", from_port, to_port, size, sum) .. bytes), at, comment)
+end
+
 --- Hands what was written to the system.
 function Capture:flush()
   if not self.unflushed then return end
@@ -237,7 +285,7 @@ function capture.new(out, kind)
     out:write(string.pack("<I4I2I2i4I4I4I4", 0xA1B2C3D4, 2, 4, 0, 0, 262144, LINK))
   end
   out:flush()
-  return setmetatable({ out = out, is_ng = is_ng, flows = {}, names = {}, unflushed = false }, Capture)
+  return setmetatable({ out = out, is_ng = is_ng, flows = {}, names = {}, told = setmetatable({}, { __mode = "k" }), unflushed = false }, Capture)
 end
 
 return capture

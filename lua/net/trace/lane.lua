@@ -273,6 +273,7 @@ function Lane:become(protocol, state)
   ---@cast decoder net.trace.Decoder
   self.protocol, self.state = protocol, state
   self.connection:speaks(protocol)
+  if not self.connection:follows(protocol) then return self:skip() end
   return decoder.follow(self)
 end
 
@@ -305,6 +306,16 @@ function Lane:dump_now()
   self.dumps = {}
   for _, line in ipairs(lines) do self.connection:print(self.direction, "tcp", line) end
 end
+
+--- Lets all pass that nobody asked for.
+function Lane:skip()
+  while self:need(1) do
+    self.held, self.at, self.pieces, self.taken = "", 1, {}, self.fed
+  end
+end
+
+--- What follows a protocol that is not shown.
+lane.SKIPPING = { follow = Lane.skip }
 
 --- Shows all that comes in hexadecimal, without what looks like a secret.
 function Lane:raw()

@@ -1,8 +1,9 @@
---- Hears what passes on all connections, has it decoded, and prints it.
+--- Hears what passes on connections and in datagrams, has it decoded, and prints it.
 
 local captures = require("net.trace.capture")
 local cosocket = require("cosocket")
 local lanes = require("net.trace.lane")
+local secret = require("net.trace.secret")
 local tap = require("cosocket.tap")
 local text = require("net.trace.text")
 
@@ -20,6 +21,7 @@ local OPTIONS = { protocols = "string", bytes = "integer", time = "string", colo
 ---@field follow fun(lane: net.trace.Lane)
 ---@field port integer? Where a capture says that the server is.
 ---@field carries boolean?
+---@field alone boolean?
 
 ---@class net.Tracer
 ---@field limit integer
@@ -32,6 +34,7 @@ local OPTIONS = { protocols = "string", bytes = "integer", time = "string", colo
 ---@field private capture net.trace.Capture?
 ---@field private connections table<integer, net.trace.Connection>
 ---@field private decoders table<string, net.trace.Decoder>
+---@field private seeks_within boolean Something that may run within another protocol is shown.
 ---@field private numbers integer
 ---@field private began number
 ---@field private clock number
@@ -106,12 +109,14 @@ function tracer.new(options)
   if time ~= "clock" and time ~= "elapsed" and time ~= "none" then wrong('time must be "clock", "elapsed" or "none"') end
   local limit = options.bytes or BYTES
   if limit < 0 or limit > lanes.HELD_MAX then wrong(("bytes must be from 0 to %d"):format(lanes.HELD_MAX)) end
-  local shown, all = {}, false
+  local shown, all, seeks_within = {}, false, false
   for name in (options.protocols or "all"):gmatch("[^,%s]+") do
-    if name == "all" then
-      all = true
-    elseif load_decoder(name) then
+    local decoder = name ~= "all" and load_decoder(name)
+    if decoder then
       shown[name] = true
+      seeks_within = seeks_within or not decoder.alone
+    elseif name == "all" then
+      all = true
     else
       wrong(("%q is no protocol that is decoded here (no trace/%s.lua)"):format(name, name))
     end
@@ -144,6 +149,7 @@ function tracer.new(options)
     capture = capture,
     connections = {},
     decoders = {},
+    seeks_within = seeks_within,
     numbers = 0,
     began = cosocket.now(),
     clock = tap.clock(),
@@ -166,18 +172,19 @@ end
 ---@return boolean
 function Tracer:shows(protocol) return self.all or self.shown[protocol] == true end
 
---- Whether connections that speak this must be heard.
+--- Whether connections that speak this must be heard: it is shown, or what is shown may run within.
 ---@param protocol string
 ---@return boolean
 function Tracer:wants(protocol)
-  if self:shows(protocol) then return true end
-  local decoder = self:decoder(protocol)
-  return decoder ~= nil and decoder.carries == true or self:shows("tcp")
+  if self:shows(protocol) or self.shown.tcp then return true end
+  local decoder = self.seeks_within and self:decoder(protocol)
+  return decoder and decoder.carries or false
 end
 
---- Whether connections of which nobody says what they speak must be heard.
----@return boolean
-function Tracer:wants_everything() return self:shows("tcp") end
+--- Which connections must be heard of which nobody says what they speak.
+---@return boolean streams
+---@return boolean datagrams
+function Tracer:wants_everything() return self:shows("tcp"), self:shows("udp") end
 
 --- Forgets every connection, and counts from 1 again.
 function Tracer:reset()
@@ -187,7 +194,7 @@ end
 
 -- Hearing -----------------------------------------------------------------------
 
----@type table<string, fun(connection: net.trace.Connection, a: string, b: string)>
+---@type table<string, fun(connection: net.trace.Connection, a: string, b: string?)>
 local EVENTS = {}
 
 function EVENTS.spoken(connection, protocol, side)
@@ -213,8 +220,31 @@ local function passed(connection, direction, bytes)
   connection.lanes[direction]:feed("")
 end
 
-function EVENTS.sent(connection, bytes) passed(connection, "sent", bytes) end
-function EVENTS.received(connection, bytes) passed(connection, "received", bytes) end
+--- A datagram: a message of its own, whose address is told.
+local function datagram(connection, direction, bytes, address)
+  if not connection.protocol then connection.protocol = "udp" end
+  connection:speaks("udp")
+  if not connection.wanted then return end
+  local tracer = connection.tracer
+  local safe = secret.scrubber():feed(bytes)
+  local peer = address
+  -- Who asks has another port each time: lines without times are there to be compared.
+  if tracer.time == "none" and connection.peer_address == "" then peer = peer:gsub(":%d+$", "") end
+  connection:print(direction, "udp", ("%s %s %s"):format(text.size(#bytes), direction == "sent" and "to" or "from", peer))
+  for _, line in ipairs(text.dump(safe, tracer.limit)) do connection:print(direction, "udp", line) end
+  if tracer.capture then tracer.capture:datagram(connection, direction, safe, address, tracer:wall()) end
+end
+
+--- `address` comes with datagrams only.
+function EVENTS.sent(connection, bytes, address)
+  if address then return datagram(connection, "sent", bytes, address) end
+  passed(connection, "sent", bytes)
+end
+
+function EVENTS.received(connection, bytes, address)
+  if address then return datagram(connection, "received", bytes, address) end
+  passed(connection, "received", bytes)
+end
 
 function EVENTS.ended(connection)
   if connection.lanes.received then connection.lanes.received:finish() end
@@ -236,7 +266,7 @@ function EVENTS.closed(connection)
   if tracer.capture then tracer.capture:close(connection, tracer:wall()) end
 end
 
---- Something has happened on a stream.
+--- Something has happened on a stream, or a socket of datagrams.
 ---@param id integer
 ---@param event string
 ---@param a? string
@@ -264,7 +294,7 @@ function Tracer:hear(id, event, a, b)
   end
   local connection = self.connections[id]
   if not connection then return end
-  EVENTS[event](connection, a or "", b or "")
+  EVENTS[event](connection, a or "", b)
   if event == "closed" then self.connections[id] = nil end
 end
 
@@ -279,6 +309,7 @@ function Connection:start(protocol)
   end
   ---@cast decoder net.trace.Decoder
   self.protocol, self.port = protocol, decoder.port
+  if not self:follows(protocol) then decoder = lanes.SKIPPING end
   local state = {}
   for _, direction in ipairs({ "sent", "received" }) do
     self.lanes[direction] = lanes.new(self, direction, protocol, state, function(bytes) self:captured(direction, bytes) end)
@@ -286,6 +317,14 @@ function Connection:start(protocol)
   self:speaks(protocol)
   self.lanes.sent:start(decoder)
   self.lanes.received:start(decoder)
+end
+
+--- Whether this is decoded: it must be, or it goes into a capture because of what is, and its secrets must not.
+---@param protocol string
+---@return boolean
+function Connection:follows(protocol)
+  local tracer = self.tracer
+  return tracer:wants(protocol) or tracer.capture ~= nil and self.wanted
 end
 
 --- Another protocol is spoken, perhaps within another.
@@ -335,6 +374,11 @@ function Connection:number_it()
   self.number = tracer.numbers
   local here, there = self.local_address, self.peer_address
   local words = (self.protocol or "tcp") .. (self.side == "client" and " to " or " from ")
+  if self.protocol == "udp" and there == "" then
+    -- Its port is another one each time, too, unless somebody has chosen it.
+    if tracer.time == "none" then here = here:gsub(":%d+$", "") end
+    return self:print("*", nil, "udp at " .. here)
+  end
   -- The port of a client is another one each time: lines without times are there to be compared.
   if self.side == "server" and tracer.time == "none" then there = there:gsub(":%d+$", "") end
   words = words .. (there ~= "" and there or "nowhere")

@@ -19,8 +19,9 @@ pub(super) fn install(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     define(lua, shared, &module, "listen", |lua, _, listener: Option<Function>| {
         lua.set_named_registry_value(LISTENER, listener)
     })?;
-    define(lua, shared, &module, "everything", |_, shared, on: bool| {
-        shared.tape.everything.set(on);
+    define(lua, shared, &module, "everything", |_, shared, (streams, datagrams): (bool, bool)| {
+        shared.tape.streams.set(streams);
+        shared.tape.datagrams.set(datagrams);
         Ok(())
     })?;
     let clock = |_: &Lua, ()| {
@@ -67,6 +68,8 @@ fn play(lua: &Lua, listener: &Function, tap: u32, heard: Heard) -> mlua::Result<
         Heard::Secured(what) => listener.call((tap, "secured", what)),
         Heard::Sent(bytes) => listener.call((tap, "sent", lua.create_string(bytes)?)),
         Heard::Received(bytes) => listener.call((tap, "received", lua.create_string(bytes)?)),
+        Heard::SentTo(bytes, to) => listener.call((tap, "sent", lua.create_string(bytes)?, to)),
+        Heard::ReceivedFrom(bytes, from) => listener.call((tap, "received", lua.create_string(bytes)?, from)),
         Heard::Ended => listener.call((tap, "ended")),
         Heard::Failed(why) => listener.call((tap, "failed", why)),
         Heard::Closed => listener.call((tap, "closed")),

@@ -1,4 +1,5 @@
-//! What was said on streams, for whoever listens: a tap hears the plaintext of one stream, both ways, TLS or not.
+//! What was said on streams and in datagrams, for whoever listens: a tap hears the plaintext of one socket, both ways,
+//! TLS or not.
 //!
 //! Nothing here calls Lua: what is heard is put onto a tape, which the loop plays after each turn.
 
@@ -23,6 +24,10 @@ pub(crate) enum Heard {
     Secured(String),
     Sent(Vec<u8>),
     Received(Vec<u8>),
+    /// A datagram, and whom it went to.
+    SentTo(Vec<u8>, String),
+    /// A datagram, and whom it came from.
+    ReceivedFrom(Vec<u8>, String),
     /// The other side has ended its direction.
     Ended,
     /// Nothing more can be read or written, and why.
@@ -37,7 +42,9 @@ pub(crate) struct Tape {
     records: RefCell<Vec<(u32, Heard)>>,
     taps: Cell<u32>,
     /// Whether every stream made from now on has a tap.
-    pub(crate) everything: Cell<bool>,
+    pub(crate) streams: Cell<bool>,
+    /// Whether every socket of datagrams made from now on has one.
+    pub(crate) datagrams: Cell<bool>,
     waiting: Cell<bool>,
 }
 
@@ -76,7 +83,7 @@ impl Tape {
     }
 }
 
-/// Hears one stream.
+/// Hears one stream, or one socket of datagrams.
 #[derive(Debug)]
 pub(crate) struct Tap {
     number: u32,
@@ -121,6 +128,16 @@ impl Tap {
             Ok(n) => self.tape.put_bytes(self.number, &into[..*n], Heard::Received),
             Err(error) => self.failed(error),
         }
+    }
+
+    /// A datagram has left. An empty one is a datagram, too.
+    pub(crate) fn sent_to(&self, bytes: &[u8], to: String) {
+        self.tape.put(self.number, Heard::SentTo(bytes.to_vec(), to));
+    }
+
+    /// A datagram has come.
+    pub(crate) fn received_from(&self, bytes: &[u8], from: String) {
+        self.tape.put(self.number, Heard::ReceivedFrom(bytes.to_vec(), from));
     }
 
     pub(crate) fn failed(&mut self, error: &TransportError) {
@@ -175,6 +192,24 @@ mod tests {
             ]
         );
         assert!(!tape.is_waiting());
+    }
+
+    #[test]
+    fn each_datagram_is_a_record_with_its_address() {
+        let tape = Rc::new(Tape::default());
+        let tap = Tap::new(&tape, String::new(), String::new());
+        tap.sent_to(b"one", "a".into());
+        tap.sent_to(b"", "a".into());
+        tap.received_from(b"two", "b".into());
+        let heard: Vec<Heard> = tape.take().into_iter().skip(1).map(|(_, heard)| heard).collect();
+        assert_eq!(
+            heard,
+            [
+                Heard::SentTo(b"one".to_vec(), "a".into()),
+                Heard::SentTo(Vec::new(), "a".into()),
+                Heard::ReceivedFrom(b"two".to_vec(), "b".into()),
+            ]
+        );
     }
 
     #[test]

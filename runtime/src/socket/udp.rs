@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr};
 
 use mio::{Interest, Registry, Token, event::Source, net::UdpSocket};
 
+use super::Tap;
 use crate::scheduler::TaskId;
 
 /// A UDP socket, bound or connected.
@@ -16,6 +17,8 @@ pub(crate) struct Udp {
     pub(crate) reader: Option<TaskId>,
     pub(crate) writers: Vec<TaskId>,
     pub(crate) owner: Option<TaskId>,
+    /// Who hears what is sent and received.
+    pub(crate) tap: Option<Box<Tap>>,
 }
 
 impl Udp {
@@ -28,6 +31,7 @@ impl Udp {
             reader: None,
             writers: Vec::new(),
             owner: None,
+            tap: None,
         }
     }
 
@@ -46,7 +50,13 @@ impl Udp {
                     self.readable = false;
                     return Err(error);
                 }
-                other => return other,
+                Ok((n, from)) => {
+                    if let Some(tap) = &self.tap {
+                        tap.received_from(&into[..n], from.to_string());
+                    }
+                    return Ok((n, from));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -76,7 +86,13 @@ impl Udp {
                 None => self.socket.send(data),
             };
             match result {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    if let Some(tap) = &self.tap {
+                        let to = to.map_or_else(|| self.socket.peer_addr(), Ok);
+                        tap.sent_to(data, to.map(|address| address.to_string()).unwrap_or_default());
+                    }
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
