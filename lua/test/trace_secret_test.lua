@@ -31,6 +31,7 @@ return {
     test.equal(shown("see https://token@host/x and ftp://a:b@c"), "see https://***@host/x and ftp://a:***@c")
     test.equal(shown("GET /x?access_token=abc&page=2#id_token=z HTTP/1.1"), "GET /x?access_token=***&page=2#id_token=*** HTTP/1.1")
     test.equal(shown("password=abc&user=joe&client_secret=x%20y"), "password=***&user=joe&client_secret=***")
+    test.equal(shown("\1\0\8password=abc\0\3x='token=y' (pwd=z)"), "\1\0\8password=***\0\3x='token=***' (pwd=***")
     test.equal(shown("a=1&b=2, no secret://here"), "a=1&b=2, no secret://here")
   end,
 

@@ -266,7 +266,7 @@ function Parameters:feed(bytes, fill)
   local at, done = from, 1
   while true do
     if self.open then
-      local last = (value:find("[&;#%s\"'<>]", at) or #value + 1) - 1
+      local last = (value:find("[&;#%s%c\"'<>]", at) or #value + 1) - 1
       cover(at, last)
       at, done, self.is_first = last + 1, last + 1, false
       if last == #value then break end
@@ -278,7 +278,8 @@ function Parameters:feed(bytes, fill)
     local before = value:sub(math.max(done, found - NAME_MAX - 1), found - 1)
     local edge, name = before:match("([^%w%%._~-]?)([%w%%._~-]+)$")
     local is_first = name and self.is_first and found - #name == 1
-    if name and (is_first or edge ~= "" and edge:find("[?&;#%s]")) then self.open = mask.is_name(name) end
+    -- One that is longer than is looked at is none.
+    if name and (is_first or edge ~= "") then self.open = mask.is_name(name) end
   end
   local begins = math.max(done, #value - NAME_MAX)
   self.kept, self.is_first = value:sub(begins), self.is_first and begins == 1
