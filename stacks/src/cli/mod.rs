@@ -21,21 +21,24 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 
 const USAGE_LINES: &str = "moonwire SCRIPT [ARGUMENTS]...   run a Lua script (`-` reads it from standard input)
-       moonwire check [PATHS]...        look for mistakes without running anything
+       moonwire check PATHS...          look for mistakes without running anything
        moonwire test [PATHS]...         run Lua tests";
 
 const AFTER_HELP: &str = "\
 Everything after SCRIPT belongs to the script: its arguments are in `arg` and in `...`.
 A script called like a sub-command is run as `./check`.
 
-Trace options, before SCRIPT:
-  --trace LIST       print on standard error what passes on connections, decoded: `all`, or names between
-                     commas: mqtt, http, websocket, wsrpc, smtp, socks5, or tcp for a dump of the bytes.
-                     Passwords, tokens and cookies are masked
-  --trace-file FILE  write it to FILE instead: a capture for Wireshark and tshark when the name ends in
-                     .pcapng or .pcap, else the text
-  --trace-bytes N    bytes of a payload, a body or a dump that are shown [default: 256]
-  --trace-time KIND  what lines begin with: clock (UTC), elapsed, or none, so that two runs can be compared
+Trace options, before SCRIPT or `test`:
+  --trace LIST       print on standard error what is sent and received, decoded, as it was before TLS: `all`, or
+                     names between commas: mqtt, http, websocket, wsrpc, smtp, socks5, udp for datagrams, tcp for
+                     the bytes of every stream. What looks like a password, a token or a cookie is masked; the
+                     rest of what is said, mails for example, is there to be read
+  --trace-file FILE  write it to FILE instead: a capture for Wireshark and tshark when the name ends in .pcapng or
+                     .pcap, else the text. Without --trace it has all. Not for `test`
+  --trace-bytes N    how many bytes of a payload, a body or a dump are printed [default: 256]
+  --trace-time KIND  what lines begin with: clock (UTC), elapsed (seconds), or none, so that two runs can be
+                     compared [default: clock]
+  `moonwire test` keeps the last 200 lines of each test, and prints them when it fails.
 
 Examples:
   moonwire examples/telemetry.lua --count 3
@@ -46,20 +49,19 @@ Examples:
 
 Environment:
   MOONWIRE_LOG  what the module `log` lets through: error, warn, info, debug or trace;
-                `warn,mqtt=debug` for one name apart
+                `warn,mqtt=debug` for one name apart; warn if unset
   MOONWIRE_PATH folders, separated by colons, in which `require` looks for modules after the script's own
                 folder and before the stacks that are built in
   MOONWIRE_HOG  seconds of processor time after which a task that does not wait is reported with its
                 line; 0 for never; 1 if unset
   MOONWIRE_TRACE, MOONWIRE_TRACE_FILE, MOONWIRE_TRACE_BYTES, MOONWIRE_TRACE_TIME
-                the trace options; `moonwire test` keeps the last 200 lines of a test and prints them when
-                it fails
+                the trace options, where the command line does not have them
   NO_COLOR      when set, nothing is coloured
 
 Exit status:
   0    the script ended well, or SIGTERM stopped it; nothing wrong was found; every test passed
   1    the script raised an error; something wrong was found; a test failed
-  2    the command line cannot be followed, or a file cannot be read
+  2    the command line cannot be followed, a file cannot be read, or there was no test
   130  SIGINT (Ctrl-C) stopped the script
   A script that calls os.exit(N) ends with N.
 

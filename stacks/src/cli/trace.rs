@@ -37,13 +37,18 @@ impl Settings {
                 None => (&*text, None),
             };
             let Some(field) = settings.field(name) else { break };
+            let wanting = || format!("{name} wants a value, as in `moonwire {name} {} SCRIPT`", example(name));
             let (value, left) = match (joined, rest) {
                 (Some(value), rest) => (value, rest),
                 (None, [value, rest @ ..]) => (value.clone(), rest),
-                (None, []) => return Err(format!("{name} wants a value")),
+                (None, []) => return Err(wanting()),
             };
             if value.is_empty() {
-                return Err(format!("{name} wants a value"));
+                return Err(wanting());
+            }
+            // Whoever forgets the value has given the script as one.
+            if left.is_empty() {
+                return Err(format!("after {name} {} there is no script to run", value.to_string_lossy()));
             }
             *field = Some(value);
             arguments = left;
@@ -56,7 +61,7 @@ impl Settings {
             }
         }
         if !settings.is_on() && given != Self::default() {
-            return Err("--trace-bytes and --trace-time go with --trace".to_owned());
+            return Err("--trace-bytes and --trace-time go with --trace or --trace-file".to_owned());
         }
         Ok((settings, arguments))
     }
@@ -125,6 +130,16 @@ impl Settings {
     }
 }
 
+/// A value that an option may have.
+fn example(option: &str) -> &'static str {
+    match option {
+        "--trace-file" => "talk.pcapng",
+        "--trace-bytes" => "1000",
+        "--trace-time" => "none",
+        _ => "all",
+    }
+}
+
 fn text_of(value: &OsStr) -> String {
     value.to_string_lossy().into_owned()
 }
@@ -151,11 +166,16 @@ fn describe(error: &mlua::Error) -> String {
     let line = line.strip_prefix("runtime error: ").unwrap_or(line);
     let message = line.find("trace.start: ").map_or(line, |at| &line[at + "trace.start: ".len()..]);
     if !message.contains("is no protocol") {
-        return message.to_owned();
+        // The options of the module are called like those of the command line.
+        let name = message.strip_prefix("option ").unwrap_or(message).trim_start_matches('"');
+        let named = [("protocols", "--trace"), ("bytes", "--trace-bytes"), ("time", "--trace-time")].iter().find_map(
+            |(option, ours)| name.strip_prefix(option).map(|rest| format!("{ours}{}", rest.trim_start_matches('"'))),
+        );
+        return named.unwrap_or_else(|| message.to_owned());
     }
     let mut names: Vec<&str> = moonwire::SOURCES.iter().filter_map(|(name, _)| name.strip_prefix("trace.")).collect();
     names.sort_unstable();
-    format!("{message}; there are all, {}", names.join(", "))
+    format!("{message}; there are: all, {}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -186,5 +206,7 @@ mod tests {
         assert!(take("--trace").unwrap_err().contains("--trace wants a value"));
         assert!(take("--trace= a.lua").unwrap_err().contains("--trace wants a value"));
         assert!(take("--trace-time none a.lua").unwrap_err().contains("go with --trace"));
+        assert_eq!(take("--trace a.lua").unwrap_err(), "after --trace a.lua there is no script to run");
+        assert!(take("--trace all --help").is_ok());
     }
 }

@@ -209,13 +209,24 @@ fn what_cannot_be_traced_is_refused() {
         answer.complains(2, why);
         assert_eq!(answer.out, "");
     };
-    let known = "there are all, http, mqtt, smtp, socks5, tcp, websocket, wsrpc\n";
+    let known = "there are: all, http, mqtt, smtp, socks5, tcp, udp, websocket, wsrpc\n";
     refused(&["--trace", "http,nonsense", "a.lua"], known);
     refused(&["--trace", "http,nonsense", "a.lua"], "moonwire: \"nonsense\" is no protocol");
-    refused(&["--trace"], "moonwire: --trace wants a value");
-    refused(&["--trace-bytes", "5", "a.lua"], "moonwire: --trace-bytes and --trace-time go with --trace");
+    refused(&["--trace"], "moonwire: --trace wants a value, as in `moonwire --trace all SCRIPT`\n");
+    refused(
+        &["--trace-file"],
+        "moonwire: --trace-file wants a value, as in `moonwire --trace-file talk.pcapng SCRIPT`\n",
+    );
+    refused(&["--trace", "a.lua"], "moonwire: after --trace a.lua there is no script to run\n");
+    refused(
+        &["--trace-bytes", "5", "a.lua"],
+        "moonwire: --trace-bytes and --trace-time go with --trace or --trace-file\n",
+    );
     refused(&["--trace", "all", "--trace-bytes", "many", "a.lua"], "moonwire: --trace-bytes wants a number of bytes");
-    refused(&["--trace", "all", "--trace-time", "later", "a.lua"], "moonwire: time must be");
+    refused(&["--trace", "all", "--trace-time", "later", "a.lua"], "moonwire: --trace-time must be");
+    refused(&["--trace", "all", "--trace-bytes", "-1", "a.lua"], "moonwire: --trace-bytes must not be negative\n");
+    refused(&["--trace", "all", "--trace-bytes", "9999999", "a.lua"], "moonwire: --trace-bytes must be from 0 to");
+    refused(&["--trace", ",", "a.lua"], "moonwire: --trace names nothing\n");
     refused(&["--trace-file", "nowhere/a.txt", "a.lua"], "moonwire: cannot write nowhere/a.txt: No such file");
     folder.moonwire(&["--trace", "all", "a.lua"]).is(0, "ran\n", "");
     folder.moonwire(&["a.lua", "--trace"]).is(0, "ran\n", "");
