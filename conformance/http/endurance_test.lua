@@ -68,37 +68,4 @@ return {
     local peak = web.memory()
     test.truthy(peak < PEAK_MAX, ("a peak of %d KiB"):format(peak))
   end,
-
-  ["1 GiB goes whole to a server that is killed twice"] = function()
-    local url, path = web.url("large", "/upload"), web.folder .. "/state/source"
-    local crypto, hex = require("crypto"), require("hex")
-    local digest = crypto.new_digest("sha256")
-    local file = assert(io.open(path, "wb"))
-    for i = 1, SIZE >> 20 do
-      local block = crypto.sha256(tostring(i)):rep((1 << 20) // 32)
-      digest:update(block)
-      file:write(block)
-    end
-    file:close()
-    local sum = hex.encode(digest:finish())
-    local answer, attempts = nil, 0
-    for _ = 1, 50 do
-      local head = http.head(url)
-      if head then
-        local at = tonumber(head.headers["X-Received"])
-        local source <close> = assert(io.open(path, "rb"))
-        source:seek("set", at)
-        local range = ("bytes %d-%d/%d"):format(at, SIZE - 1, SIZE)
-        attempts = attempts + 1
-        answer = http.put(url, { body = source, headers = { ["Content-Range"] = range }, timeout = 200, idle_timeout = 100 })
-        if answer then break end
-      end
-      cosocket.sleep(0.2)
-    end
-    os.remove(path)
-    test.equal(answer and answer.body, sum)
-    test.equal(attempts, 3)
-    local peak = web.memory()
-    test.truthy(peak < PEAK_MAX, ("a peak of %d KiB"):format(peak))
-  end,
 }

@@ -7,9 +7,11 @@ pub mod mosquitto;
 pub mod nats;
 pub mod postfix;
 pub mod rabbitmq;
+pub mod tus;
 pub mod web;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -244,6 +246,21 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The ports that a server's `ports.txt` names, for commands that are told them.
+pub fn listed_ports(place: &Place) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(place.folder().join("ports.txt")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.map(|(name, port)| (name.to_owned(), port.to_owned())).collect()
+}
+
+/// A command that runs `program`, and starts it again when it dies; arguments are added to it.
+pub fn again_and_again(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap 'kill $!; exit' TERM; while :; do \"$@\" & wait $!; done", "sh"]);
+    command.arg(program);
+    command
 }
 
 /// Replaces each `{{name}}` of a template.

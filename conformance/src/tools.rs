@@ -1,5 +1,7 @@
 //! The programs that suites need, what is missing of them, and how it is installed.
 
+pub mod node;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub enum Source {
     Component(&'static str),
     /// This Python package, `name==version`, in an environment of our own.
     Python(&'static str),
+    /// The packages of Node that `tools/node.rs` knows, in an environment of our own.
+    Node,
     /// The files of this Debian or Ubuntu package, which is not installed: another one that we need excludes it.
     Unpacked {
         /// The package.
@@ -58,6 +62,11 @@ impl Tool {
         Self { program, from: Source::Python(requirement) }
     }
 
+    /// A package of Node.
+    pub const fn of_node(package: &'static str) -> Self {
+        Self { program: package, from: Source::Node }
+    }
+
     /// A program of a Debian or Ubuntu package that is only unpacked; `program` is its path in the package.
     pub const fn of_unpacked(program: &'static str, package: &'static str, libraries: &'static [&'static str]) -> Self {
         Self { program, from: Source::Unpacked { package, libraries } }
@@ -81,6 +90,7 @@ impl Tool {
             Source::Python(requirement) => {
                 python_program(self.program).is_file() && python_folder().join(requirement).is_file()
             }
+            Source::Node => node::is_here(self.program),
             Source::Unpacked { libraries, .. } => {
                 unpacked_program(self.program).is_file() && libraries.iter().all(|name| is_installed(name))
             }
@@ -166,6 +176,9 @@ pub fn install_command(missing: &[Tool], root: bool) -> String {
         let folder = folder.display();
         commands.push(format!("python3 -m venv {folder} && {folder}/bin/pip install {}", requirements.join(" ")));
     }
+    if missing.iter().any(|tool| tool.from == Source::Node) {
+        commands.push(node::install_command());
+    }
     let unpacked = unpacked(missing);
     if !unpacked.is_empty() {
         let folder = unpacked_folder();
@@ -221,6 +234,9 @@ pub fn install(missing: &[Tool], mut say: impl FnMut(&str)) -> Result<(), String
     let requirements = requirements(missing);
     if !requirements.is_empty() {
         install_python(&requirements, &mut say)?;
+    }
+    if missing.iter().any(|tool| tool.from == Source::Node) {
+        node::install(&mut say)?;
     }
     for package in unpacked(missing) {
         unpack(package, &mut say)?;
@@ -293,7 +309,7 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
     let names = tools.iter().flat_map(|tool| match &tool.from {
         Source::Package(name) => std::slice::from_ref(name),
         Source::Unpacked { libraries, .. } => libraries,
-        Source::Component(_) | Source::Python(_) => &[],
+        Source::Component(_) | Source::Python(_) | Source::Node => &[],
     });
     names.copied().collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -2,7 +2,7 @@
 
 odd     sends whatever its path says, in base64: /BYTES?cut=1&then=close|reset|stall
 strict  h11, which refuses whatever RFC 9112 does, and tells what it saw
-large   1 GiB, up and down, from a process that kills itself in the middle, twice each way
+large   1 GiB from a process that kills itself in the middle, twice
 """
 
 import base64, hashlib, json, os, signal, socket, struct, sys, threading, time, urllib.parse
@@ -182,9 +182,6 @@ def large(stream):
         if path == "/sum":
             answer = sum_of_all().encode()
             stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
-        elif method == "HEAD":
-            have = os.path.getsize("upload") if os.path.exists("upload") else 0
-            stream.sendall(b"HTTP/1.1 200 OK\r\nX-Received: %d\r\nContent-Length: 0\r\n\r\n" % have)
         elif method == "GET":
             start, status = 0, b"200 OK"
             extra = b""
@@ -201,34 +198,6 @@ def large(stream):
                 at += len(piece)
                 if dies and at >= dies:
                     os.kill(os.getpid(), signal.SIGKILL)
-        elif method == "PUT":
-            left = int(fields["content-length"])
-            start = int(fields.get("content-range", "bytes 0-").split(" ")[1].split("-")[0])
-            dies = deaths("up") < 2 and 300 * BLOCK
-            got = 0
-            buffer = bytearray(BLOCK)
-            with open("upload", "r+b" if start else "wb") as file:
-                file.seek(start)
-                file.truncate()
-                while left > 0:
-                    count = stream.recv_into(buffer, min(left, BLOCK))
-                    if not count:
-                        return
-                    file.write(memoryview(buffer)[:count])
-                    left, got = left - count, got + count
-                    if dies and got >= dies:
-                        file.flush()
-                        os.kill(os.getpid(), signal.SIGKILL)
-            digest = hashlib.sha256()
-            with open("upload", "rb") as file:
-                while True:
-                    piece = file.read(BLOCK)
-                    if not piece:
-                        break
-                    digest.update(piece)
-            answer = digest.hexdigest().encode()
-            os.remove("upload")
-            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
 
 
 if __name__ == "__main__":

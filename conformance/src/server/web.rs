@@ -1,12 +1,11 @@
 //! What the HTTP client is proved against: nginx, Apache httpd, proxies, and servers of our own in Python that are odd,
 //! strict or about to die.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Kind;
+use super::{Kind, again_and_again, listed_ports};
 use crate::place::{FromImage, Place};
 use crate::process;
 use crate::tools::Tool;
@@ -101,13 +100,10 @@ fn prepare(place: &Place) -> Result<(), String> {
 
 fn commands(place: &Place) -> Vec<Command> {
     let folder = place.folder();
-    let text = fs::read_to_string(folder.join("ports.txt")).unwrap_or_default();
-    let ports: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
-    let port = |name: &str| ports.get(name).copied().unwrap_or("0");
+    let ports = listed_ports(place);
+    let port = |name: &str| ports.get(name).map_or("0", String::as_str);
     let python = |name: &str| {
-        // What dies is started again.
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap 'kill $!; exit' TERM; while :; do \"$@\" & wait $!; done", "sh", PYTHON.program]);
+        let mut command = again_and_again(PYTHON.program);
         command.arg(folder.join("servers.py")).args([name, port(name)]).arg(folder.join("state"));
         command
     };
