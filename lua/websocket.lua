@@ -46,7 +46,7 @@ local OPTIONS = {
   headers = "table|userdata",
   origin = "string",
   compression = "boolean|table",
-  tls = "table",
+  tls = "tls",
   timeout = "number",
   proxy = "string|boolean",
   auth = "table",
@@ -149,7 +149,9 @@ end
 ---@return cosocket.Error? err `refused` with `code` (the HTTP status) and `response` when the server says no; `protocol`, `resolve`, `connect`, `tls`, `timeout`, `closed`
 function websocket.connect(address, options)
   options = cosocket.check_options("websocket.connect", options, OPTIONS)
-  return connect(address, options, 2)
+  -- No tail call: mistakes are counted from this function to its caller.
+  local made, err = connect(address, options, 2)
+  return made, err
 end
 
 local STREAM_OPTIONS = { subprotocol = "string" }

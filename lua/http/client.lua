@@ -379,6 +379,7 @@ end
 ---@return http.Response? response
 ---@return cosocket.Error? err `resolve`, `connect`, `tls`: there was no way; `closed`, `timeout`, `protocol`, `limit`: the answer did not come, or not whole
 function Client:request(method, address, options)
+  cosocket.check_self(self, "client", "request")
   if type(method) ~= "string" or not method:find("^[%w!#$%%&'*+.^_`|~-]+$") then
     error(("http.request: %s is not a method"):format(tostring(method)), 2)
   end
@@ -388,6 +389,7 @@ end
 for _, name in ipairs({ "get", "post", "put", "patch", "delete", "head", "options" }) do
   local op, method = "http." .. name, name:upper()
   Client[name] = function(self, address, options)
+    if type(self) ~= "table" then cosocket.check_self(self, "client", name) end
     return self:perform(op, method, address, options)
   end
 end
@@ -401,6 +403,7 @@ end
 ---@return http.Saved? saved
 ---@return cosocket.Error? err `refused` with `code` for a status that is not 2xx, `protocol` for a wrong checksum, `limit`, `io`, and what a request fails with
 function Client:save(address, path, options)
+  cosocket.check_self(self, "client", "save")
   return require("http.download").save(self, address, path, options)
 end
 
@@ -434,6 +437,7 @@ end
 ---@param options? http.EventsOptions|http.RequestOptions
 ---@return http.Events
 function Client:events(address, options)
+  cosocket.check_self(self, "client", "events")
   return require("http.events").new(self, address, options)
 end
 

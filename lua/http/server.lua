@@ -60,7 +60,7 @@ local RETRY = 0.1
 ---@field server_name? string The `Server` field. Default: none.
 
 local OPTIONS = {
-  tls = "table",
+  tls = "tls_server",
   backlog = "integer",
   reuse_port = "boolean",
   mode = "integer",
@@ -117,12 +117,14 @@ Server.__name = "http.Server"
 ---@param handler http.Handler
 ---@return http.Server self
 function Server:route(method, pattern, handler)
+  cosocket.check_self(self, "server", "route")
   self.routes:add(method, pattern, handler)
   return self
 end
 
 for _, method in ipairs({ "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS" }) do
   Server[method:lower()] = function(self, pattern, handler)
+    cosocket.check_self(self, "server", method:lower())
     self.routes:add(method, pattern, handler)
     return self
   end
@@ -134,6 +136,7 @@ end
 ---@param options? http.StaticOptions
 ---@return http.Server self
 function Server:static(prefix, folder, options)
+  cosocket.check_self(self, "server", "static")
   local handler = static.handler(folder, options)
   local pattern = prefix:gsub("/+$", "") .. "/*file"
   self.routes:add("GET", pattern, handler)
@@ -226,6 +229,11 @@ end
 ---@return http.Server? self
 ---@return cosocket.Error? err
 function Server:listen(address)
+  cosocket.check_self(self, "server", "listen")
+  if type(address) ~= "string" then
+    local message = "http.server:listen: an address such as \"tcp://127.0.0.1:8080\" is wanted, not a %s"
+    error(message:format(type(address)), 2)
+  end
   if self.stopping then error("http.server:listen: the server has been stopped", 2) end
   local options = self.options
   local scheme, rest = address:match("^(%a+)://(.*)$")

@@ -58,7 +58,7 @@ function cosocket.is_error(value, kind) end
 --- and negative numbers raise, and blame the caller of the function that calls this.
 ---@param op string The function the options belong to.
 ---@param given table?
----@param known table<string, string> The type of each option: `"number"`, `"integer"`, or several as `"boolean|table"`.
+---@param known table<string, string> The type of each option: `"number"`, `"integer"`, or several as `"boolean|table"`. `"tls"` and `"tls_server"` are tables of `TlsOptions` and `TlsServerOptions`, which are checked, too.
 ---@param level? integer Calls between the mistake and this one. Default 2.
 ---@return table options `given`, or an empty table.
 function cosocket.check_options(op, given, known, level) end
@@ -71,6 +71,14 @@ function cosocket.check_options(op, given, known, level) end
 ---@param level? integer Calls between the mistake and this one. Default 2.
 ---@return table options `given`, or an empty table.
 function cosocket.check_tls_options(op, given, side, level) end
+
+--- Raises when a method was called with a dot, or on something that has no such method, for stacks: blames the caller of the
+--- function that calls this.
+---@param self any What the method got as its first argument.
+---@param object string What it should be, in a word: `"client"`.
+---@param method string
+---@param level? integer Calls between the mistake and this one. Default 2.
+function cosocket.check_self(self, object, method, level) end
 
 -- Connections -----------------------------------------------------------------
 

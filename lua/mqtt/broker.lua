@@ -58,7 +58,7 @@ local message_of = require("mqtt.broker.session").message
 ---@field retained_max? integer Topics whose messages are retained. Default 100000.
 
 local OPTIONS = {
-  tls = "table",
+  tls = "tls_server",
   authenticate = "function",
   auth = "table",
   authorize = "function",
@@ -269,7 +269,7 @@ local SCHEMES = { tcp = "mqtt", tls = "mqtts", ws = "ws", wss = "wss", unix = "u
 ---@return string? address Where: `"127.0.0.1:1883"`, or a path.
 ---@return cosocket.Error? err
 function Broker:listen(address, options)
-  options = cosocket.check_options("listen", options, { tls = "table" })
+  options = cosocket.check_options("listen", options, { tls = "tls_server" })
   local scheme = type(address) == "string" and address:match("^(%a+)://")
   if not SCHEMES[scheme] then
     error("listen: the address must begin with tcp://, tls://, ws://, wss:// or unix://", 2)

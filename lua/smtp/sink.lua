@@ -261,7 +261,7 @@ function Server:close()
 end
 
 local OPTIONS = {
-  tls = "table",
+  tls = "tls_server",
   users = "table",
   extensions = "table",
   size_max = "integer",

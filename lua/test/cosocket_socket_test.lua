@@ -379,7 +379,9 @@ return {
       ["tcp://::1:80"] = "no port",
       ["tcp://[::1]"] = "no port",
       ["tcp://[::1:80"] = "no port",
-      ["http://localhost:80"] = "unknown scheme",
+      ["ftp://localhost:80"] = "unknown scheme",
+      ["http://localhost:80"] = "a protocol's own module speaks it",
+      ["udp://localhost:80"] = "by cosocket.udp",
       ["tcp://a b:80"] = "a character that no host has",
       ["tcp://user@host:80"] = "a character that no host has",
       ["tcp://" .. ("x"):rep(254) .. ":80"] = "longer than 253",
@@ -398,7 +400,8 @@ return {
     mistaken('unknown option "nodely"; did you mean "nodelay"', cosocket.listen, "127.0.0.1:0", { nodely = true })
     mistaken('unknown option "braodcast"; did you mean "broadcast"', cosocket.udp, { braodcast = true })
     mistaken('unknown option "1"', cosocket.connect, "127.0.0.1:1", { "x" })
-    mistaken('unknown option "completely different"$', cosocket.udp, { ["completely different"] = 1 })
+    local there_are = "; there are bind, broadcast, connect, multicast_loop, multicast_ttl, reuse_address, ttl$"
+    mistaken('unknown option "completely different"' .. there_are, cosocket.udp, { ["completely different"] = 1 })
   end,
 
   ["options of a wrong type or value are the caller's mistake"] = function()
@@ -407,11 +410,11 @@ return {
     mistaken("must not be negative", connect, "127.0.0.1:1", { timeout = -1 })
     mistaken("must not be negative", connect, "127.0.0.1:1", { timeout = 0 / 0 })
     mistaken("must be a boolean or a number", connect, "127.0.0.1:1", { keepalive = "yes" })
-    mistaken("must be a integer, not a float", connect, "127.0.0.1:1", { queue_max = 1.5 })
+    mistaken("must be an integer, not a float", connect, "127.0.0.1:1", { queue_max = 1.5 })
     mistaken("the options must be a table", connect, "127.0.0.1", 1, 5)
-    mistaken("wants options or a port, not a string", connect, "127.0.0.1", "1")
+    mistaken("wants options or a port %(a number%), not a string", connect, "127.0.0.1", "1")
     mistaken("wants an address, not a table", connect, { host = "127.0.0.1" })
-    mistaken("wants an address, not a nil", connect)
+    mistaken("wants an address, not nil", connect)
     mistaken("backlog", listen, "127.0.0.1:0", { backlog = 1 << 40 })
     mistaken("mode", listen, "unix:///tmp/never.sock", { mode = 1 << 40 })
     mistaken('"tls" must be a table', listen, "127.0.0.1:0", { tls = true })
@@ -419,7 +422,7 @@ return {
     mistaken("bind wants address:port", udp, { bind = "unix:///tmp/x" })
     mistaken("the options must be a table", udp, "127.0.0.1:0")
     mistaken("resolve wants a name", cosocket.resolve, 5)
-    test.fails("connect", udp({ bind = "nonsense" }))
+    test.matches(test.fails("connect", udp({ bind = "nonsense" })).message, "write host:port")
     test.fails("io", udp({ bind = "192.0.2.1:0" }))
   end,
 
@@ -446,6 +449,45 @@ return {
       local _, err = pcall(call)
       test.matches(err.message, ":" .. debug.getinfo(call, "S").linedefined .. ": unknown option")
     end
+  end,
+
+  ["what is wrong in a table of TLS options is told with the table's name"] = function()
+    local connect, listen = cosocket.connect, cosocket.listen
+    mistaken('unknown option "tls.pin_sha265"; did you mean "pin_sha256"', connect, "127.0.0.1:1", { tls = { pin_sha265 = "" } })
+    mistaken('unknown option "tls.verify"; there are alpn, ca, ', connect, "127.0.0.1:1", { tls = { verify = false } })
+    mistaken('"tls.key" must be a string, not a boolean', listen, "tls://127.0.0.1:0", { tls = { key = true } })
+    mistaken('"tls" must be a boolean or a table, not a string', connect, "127.0.0.1:1", { tls = "yes" })
+  end,
+
+  ["a dot where a colon belongs is told with the method, and the other way round"] = function()
+    local listener <close> = assert(cosocket.listen("tcp://127.0.0.1:0"))
+    local near <close> = assert(cosocket.pair())
+    local task = cosocket.spawn(function() end)
+    mistaken("call this with a colon, on a socket: socket:accept%(%)", function() listener.accept() end)
+    mistaken("call this with a colon, on a socket: socket:write%(%)", function() near.write("x") end)
+    mistaken("call this with a colon, on a task: task:cancel%(%)", function() task.cancel() end)
+    mistaken("call this with a colon, on a buffer: buffer:append%(%)", function() cosocket.buffer().append("x") end)
+    mistaken("call this with a dot: cosocket.connect%(address%)", function() cosocket:connect("127.0.0.1:1") end)
+    mistaken("call this with a dot: cosocket.listen%(address%)", function() cosocket:listen("127.0.0.1:0") end)
+  end,
+
+  ["a wrong argument is told with what was given in its place"] = function()
+    local near <close> = assert(cosocket.pair())
+    local udp <close> = assert(cosocket.udp())
+    mistaken("a function is wanted, got no value", function() cosocket.spawn() end)
+    mistaken("a number is wanted, got no value", function() cosocket.sleep() end)
+    mistaken("a number of seconds, 0 or more, is wanted, got %-1", function() cosocket.sleep(-1) end)
+    mistaken("a size from 1 to 1073741824 is wanted, got %-1", function() near:read(-1) end)
+    mistaken("#2 to 'write': a string or a buffer is wanted, got nil", function() near:write("x", nil) end)
+    mistaken("an address %(host:port%), not nil", function() udp:send_to("x") end)
+    test.matches(test.fails("connect", udp:send_to("x", "127.0.0.1")).message, "no port; write host:port")
+  end,
+
+  ["an address is one value, which a list takes"] = function()
+    local listener <close> = assert(cosocket.listen("tcp://127.0.0.1:0"))
+    local addresses = {}
+    table.insert(addresses, listener:local_address())
+    test.equal(#addresses, 1)
   end,
 
   ["a mistake is blamed on the line that made it"] = function()

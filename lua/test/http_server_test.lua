@@ -24,6 +24,8 @@ local basics = {
   end,
 
   ["a request cut at any byte is one request"] = function()
+    test.raises("call this with a colon, on a server: server:get%(%)", server.new({}).get, "/", function() end)
+    test.raises('an address such as "tcp://127.0.0.1:8080" is wanted, not a number', function() server.new():listen(8080) end)
     local one = new()
     local bytes = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
     test.every_cut(bytes, function(first, second)
@@ -291,6 +293,7 @@ local handlers = {
 local mistakes = {
   ["wrong options, routes and responses raise"] = function()
     test.raises('unknown option "head_mx"; did you mean "head_max"', server.new, { head_mx = 1 })
+    test.raises('unknown option "tls.cert"; there are alpn, certificate, ', server.new, { tls = { cert = "x" } })
     test.raises("a handler or a table of routes is wanted", server.listen, "tcp://127.0.0.1:0", "x")
     local one = new()
     local function fn() end
@@ -307,13 +310,15 @@ local mistakes = {
       raised[#raised + 1] = tostring(select(2, pcall(response.json, response, { function() end })))
       raised[#raised + 1] = tostring(select(2, pcall(response.start, response, { body = "x" })))
       raised[#raised + 1] = tostring(select(2, pcall(response.finish, response)))
+      raised[#raised + 1] = tostring(select(2, pcall(response.json, { open = true })))
       response:send("fine")
       raised[#raised + 1] = tostring(select(2, pcall(response.write, response, "x")))
     end)
     test.equal(connect(one):get("/wrong").body, "fine")
     for at, pattern in ipairs({
       "unknown option \"stats\"", "100 is no final status", "204 has no body", "a body is a string", "1 bytes, not the 2",
-      "response:json:", "follows with write", "nothing has been started", "sent already",
+      "response:json:", "follows with write", "nothing has been started",
+      "call this with a colon, on a response: response:json%(%)", "sent already",
     }) do
       test.matches(raised[at], (pattern:gsub("%-", "%%-")))
     end

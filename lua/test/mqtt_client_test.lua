@@ -10,7 +10,8 @@ return {
     ["wrong arguments raise and say what is wanted"] = function()
       local function raises(pattern, ...) test.raises(pattern, mqtt.connect, ...) end
       raises("unknown option \"keepalive\"; did you mean \"keep_alive\"?", "mqtt://h", { keepalive = 5 })
-      raises("must be a integer, not a string", "mqtt://h", { keep_alive = "5" })
+      raises("must be an integer, not a string", "mqtt://h", { keep_alive = "5" })
+      raises('unknown option "tls.cafile"', "mqtts://h", { tls = { cafile = "x" } })
       raises("keep_alive must be from 0 to 65535", "mqtt://h", { keep_alive = 70000 })
       raises("receive_maximum must be from 1 to 65535", "mqtt://h", { receive_maximum = 0 })
       raises("version must be 5, \"3.1.1\" or \"auto\"", "mqtt://h", { version = 4 })
@@ -201,6 +202,7 @@ return {
       local client = mqtt_peer.scripted()
       local function raises(pattern, ...) test.raises(pattern, client.publish, client, ...) end
       raises("the topic must be a string, not a nil", nil)
+      test.raises("call this with a colon, on a client: client:publish%(%)", client.publish, "t", "x")
       raises("the payload must be a string, not a number", "t", 5)
       raises("\"a/#\" is not a topic to publish to", "a/#", "")
       raises("is not a topic to publish to", "", "")

@@ -50,6 +50,7 @@ return {
       raises("password and token exclude", "smtp://h", { username = "a", password = "x", token = "y" })
       raises("name must be a domain", "smtp://h", { name = "a b" })
       raises('unknown option "greting"', "smtp://h", { timeouts = { greting = 1 } })
+      raises('unknown option "tls.verify"', "smtps://h", { tls = { verify = false } })
       raises("dkim needs selector", "smtp://h", { dkim = { domain = "x.org", key = "k" } })
       raises("must be a string, not a nil", nil)
     end,

@@ -322,6 +322,9 @@ return {
 
   ["mistakes raise"] = function()
     test.raises("ws:// or wss://", websocket.connect, "http://127.0.0.1")
+    local here = "websocket_server_test.lua:" .. debug.getinfo(1, "l").currentline + 1
+    local message = test.raises("begins with ws://", function() assert(websocket.connect("http://h/")) end)
+    test.matches(message, here)
     test.raises("unknown option", websocket.connect, "ws://127.0.0.1", { subprotocol = "x" })
     test.raises("not the name of a subprotocol", websocket.connect, "ws://127.0.0.1", { subprotocols = "a b" })
     test.raises("from 9 to 15", websocket.connect, "ws://127.0.0.1", { compression = { client_max_window_bits = 8 } })

@@ -45,7 +45,7 @@ local ACCEPT_OPTIONS = {
   close_timeout = "number",
 }
 
-local LISTEN_OPTIONS = { tls = "table", handshake_timeout = "number", connections_max = "integer" }
+local LISTEN_OPTIONS = { tls = "tls_server", handshake_timeout = "number", connections_max = "integer" }
 for name, kind in pairs(ACCEPT_OPTIONS) do LISTEN_OPTIONS[name] = kind end
 
 local server = {}

@@ -47,7 +47,7 @@ local OPTIONS = {
   compression = "boolean|table",
   keep_alive = "number",
   keep_alive_timeout = "number",
-  tls = "table",
+  tls = "tls_server",
 }
 for name, kind in pairs(peer.options) do OPTIONS[name] = kind end
 

@@ -59,8 +59,12 @@ local function own_headers(fields, media_type)
 end
 
 ---@param response http.ServerResponse
+---@param method string
 ---@param level integer
-local function must_be_new(response, level)
+local function must_be_new(response, method, level)
+  if type(response) ~= "table" or not response.connection then
+    cosocket.check_self(response, "response", method, level + 1)
+  end
   if response.started then error("a response has been sent already", level + 1) end
 end
 
@@ -100,7 +104,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err `closed`, `timeout`, or what the body's source failed with; the connection ends then.
 function Response:send(answer)
-  must_be_new(self, 2)
+  must_be_new(self, "send", 2)
   local status, reason, headers, source, length, trailers = 200, nil, nil, nil, nil, nil
   if type(answer) == "string" then
     headers, source = self.connection.server.text_headers, answer
@@ -156,7 +160,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Response:start(answer)
-  must_be_new(self, 2)
+  must_be_new(self, "start", 2)
   answer = cosocket.check_options("response:start", answer, ANSWER)
   if answer.body ~= nil or answer.trailers ~= nil then error("response:start: the body follows with write", 2) end
   local status = answer.status or 200
@@ -225,7 +229,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Response:json(value, status)
-  must_be_new(self, 2)
+  must_be_new(self, "json", 2)
   local text, why = json.encode(value)
   if not text then error(("response:json: %s"):format(why --[[@as cosocket.Error]].message), 2) end
   return self:send({ status = status, type = "application/json", body = text })
@@ -238,7 +242,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Response:redirect(location, status)
-  must_be_new(self, 2)
+  must_be_new(self, "redirect", 2)
   return self:send({ status = status or 302, headers = { Location = location }, body = "" })
 end
 
@@ -250,7 +254,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Response:error(status, text, headers)
-  must_be_new(self, 2)
+  must_be_new(self, "error", 2)
   if not has_body(status) then return self:send({ status = status, headers = headers }) end
   text = text or codec.phrase(status)
   return self:send({ status = status, headers = headers, type = "text/plain; charset=utf-8", body = text .. "\n" })
@@ -338,7 +342,7 @@ end
 ---@return http.ServerEvents? events
 ---@return cosocket.Error? err
 function Response:events(headers)
-  must_be_new(self, 2)
+  must_be_new(self, "events", 2)
   local own = codec.headers(headers)
   own:set("Content-Type", "text/event-stream")
   if not own:get("cache-control") then own:set("Cache-Control", "no-store") end

@@ -29,6 +29,7 @@ local Client = {}
 ---@return true|mqtt.Ticket|nil sent
 ---@return cosocket.Error? err
 local function give(self, op, topic, payload, options)
+  if not self.session then cosocket.check_self(self, "client", op, 3) end
   local qos, retain, properties, expiry = 0, false, nil, nil
   if type(topic) ~= "string" then error(("%s: the topic must be a string, not a %s"):format(op, type(topic)), 3) end
   if payload ~= nil and type(payload) ~= "string" then

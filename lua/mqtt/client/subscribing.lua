@@ -87,6 +87,7 @@ end
 ---@return cosocket.Error? err `refused`: the server did not agree to one or more, `codes` has the answers.
 ---@overload fun(self: mqtt.Client, filters: string|string[], handler: fun(message: mqtt.Publish, client: mqtt.Client)): integer|integer[]|nil, cosocket.Error?
 function Client:subscribe(filters, options, handler)
+  cosocket.check_self(self, "client", "subscribe")
   if type(options) == "function" and handler == nil then options, handler = nil, options end
   local list = filter_list("subscribe", filters)
   options = cosocket.check_options("subscribe", options, SUBSCRIBE_OPTIONS)

@@ -9,7 +9,7 @@ use std::{
 
 use mlua::{AnyUserData, FromLua, Lua, Table, Value, ffi as lua, state::RawLua};
 
-use super::{Answer, Raw, check_integer, check_string, guarded, opt_integer, push, raise, raise_value};
+use super::{Answer, Raw, check_integer, check_string, guarded, opt_integer, push, raise_not_me, raise_value};
 use crate::buffer::{Buffer, Order, fits};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"mw:bytes");
@@ -146,7 +146,7 @@ unsafe fn me<'a>(state: *mut lua::lua_State) -> &'a RefCell<Buffer> {
     unsafe {
         let buffer = to_buffer(state, 1);
         if buffer.is_null() {
-            raise(state, "call this with a colon, on a buffer: buffer:append(...)");
+            raise_not_me(state, "buffer");
         }
         &*buffer
     }

@@ -154,11 +154,37 @@ pub(crate) unsafe fn raise(state: Raw, message: &'static str) -> ! {
 pub(crate) unsafe fn raise_argument(state: Raw, index: c_int, wanted: &'static str) -> ! {
     // SAFETY: by the contract above.
     unsafe {
+        // Asked before anything is pushed, which would be found where an argument is missing.
+        let kind = lua::lua_type(state, index);
         push_bad_argument(state, index);
         push_str(state, wanted);
         push_str(state, ", got ");
-        lua::lua_pushstring(state, lua::luaL_typename(state, index));
+        if kind == lua::LUA_TNUMBER {
+            // Of a number its value is more often wrong than its type.
+            lua::lua_pushvalue(state, index);
+        } else {
+            lua::lua_pushstring(state, lua::lua_typename(state, kind));
+        }
         lua::lua_concat(state, 4);
+        raise_top(state)
+    }
+}
+
+/// Says that a method was called with a dot, or on something else than `object`.
+///
+/// # Safety
+/// As for [`push`].
+pub(super) unsafe fn raise_not_me(state: Raw, object: &'static str) -> ! {
+    // SAFETY: by the contract above.
+    unsafe {
+        push_str(state, "call this with a colon, on a ");
+        push_str(state, object);
+        push_str(state, ": ");
+        push_str(state, object);
+        push_str(state, ":");
+        push_caller(state);
+        push_str(state, "()");
+        lua::lua_concat(state, 7);
         raise_top(state)
     }
 }

@@ -42,7 +42,7 @@ pub(crate) use turn::{Thread, Turn, failure_value, kill, position, release_threa
 
 use arguments::{check_integer, check_number, check_string, opt_integer};
 use attempt::{Attempt, Need, cancelled, timed_out};
-use errors::{Failure, Name, push_failure, raise, raise_argument, raise_unyieldable, raise_value};
+use errors::{Failure, Name, push_failure, raise, raise_argument, raise_not_me, raise_unyieldable, raise_value};
 
 use std::{
     ffi::c_int,

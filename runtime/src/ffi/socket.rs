@@ -8,7 +8,7 @@ use slotmap::Key;
 use super::{
     Answer, Attempt, Continuation, Need, Raw, can_yield, finish, guarded,
     handle::{bury, handle_in, push_handle, to_handle},
-    raise, shared,
+    raise_not_me, shared,
 };
 use crate::{
     clock::NEVER,
@@ -96,7 +96,7 @@ pub(super) unsafe fn me(state: Raw) -> SocketId {
     unsafe {
         match to_handle(state, 1, MAGIC) {
             Some(key) => key.into(),
-            None => raise(state, "call this with a colon, on a socket: socket:read()"),
+            None => raise_not_me(state, "socket"),
         }
     }
 }

@@ -8,7 +8,7 @@ use slotmap::Key;
 use super::{
     Answer, Attempt, IS_ROOT, Need, Raw, can_yield, cancelled, check_string, finish, guarded,
     handle::{bury, handle_in, push_handle, to_handle},
-    push, raise, raise_argument, shared, slot,
+    push, raise, raise_argument, raise_not_me, shared, slot,
     turn::{Thread, task_thread},
 };
 use crate::{
@@ -25,7 +25,7 @@ unsafe fn me(state: Raw) -> TaskId {
     unsafe {
         match to_handle(state, 1, MAGIC) {
             Some(key) => key.into(),
-            None => raise(state, "call this with a colon, on a task: task:join()"),
+            None => raise_not_me(state, "task"),
         }
     }
 }

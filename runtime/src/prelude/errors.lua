@@ -69,47 +69,93 @@ local function nearest(name, known)
   if least and least <= math.max(2, #name // 3) then return best end
 end
 
---- Checks a table of options: unknown keys and wrong types raise, and blame the caller's caller.
----
---- `known` maps each option to its type: `"number"`, or several as `"boolean|table"`.
-local function check_options(op, given, known, level)
-  level = (level or 2) + 1
-  if given == nil then return {} end
-  if type(given) ~= "table" then
-    mistake(op, ("the options must be a table, not a %s"):format(type(given)), level)
+--- Types as a sentence has them: `"a string or an integer"`.
+local function in_words(types)
+  local function with_article(one)
+    if one == "nil" then return nil end
+    if one:find("^tls") then one = "table" end
+    return (one:find("^[aeiou]") and "an " or "a ") .. one
   end
+  return (types:gsub("[%a_]+", with_article):gsub("|", " or "))
+end
+
+--- What checks tables that are options of many functions, by the word for such a table in `known`.
+local shapes = {}
+
+--- The most options that a message lists when none of them is like the one that was given.
+local LISTED_MAX = 20
+
+--- What to say of an option that nobody knows.
+local function unknown_option(name, known, within)
+  local names, hint = {}, type(name) == "string" and nearest(name, known)
+  for one in pairs(known) do names[#names + 1] = one end
+  table.sort(names)
+  local what = ("unknown option %q"):format(within .. tostring(name))
+  if hint then return ("%s; did you mean %q?"):format(what, hint) end
+  if #names > LISTED_MAX then return what end
+  return ("%s; there %s %s"):format(what, #names == 1 and "is only" or "are", table.concat(names, ", "))
+end
+
+--- As `check_options`, of a table. `within` comes before the names of options: `"tls."`.
+local function check(op, given, known, level, within)
   for name, value in pairs(given) do
     local wanted = known[name]
-    if not wanted then
-      local hint = type(name) == "string" and nearest(name, known)
-      mistake(op, ("unknown option %q%s"):format(tostring(name), hint and ("; did you mean %q?"):format(hint) or ""), level)
-    end
+    if not wanted then mistake(op, unknown_option(name, known, within), level) end
     local found = math.type(value) or type(value)
     local is_number = found == "integer" or found == "float"
     local fits = found == wanted or is_number and wanted == "number"
     if not fits then
       for one in wanted:gmatch("[^|]+") do
-        fits = fits or one == found or is_number and one == "number"
+        local shape = found == "table" and shapes[one]
+        if shape then shape(op, value, level + 1, within .. name .. ".") end
+        fits = fits or shape or one == found or is_number and one == "number"
       end
     end
     if not fits then
-      mistake(op, ("option %q must be a %s, not a %s"):format(name, wanted:gsub("|", " or a "), found), level)
+      local what = ("option %q must be %s, not %s"):format(within .. name, in_words(wanted), in_words(found))
+      mistake(op, what, level)
     end
     if type(value) == "number" and (value ~= value or value < 0) then
-      mistake(op, ("option %q must not be negative"):format(name), level)
+      mistake(op, ("option %q must not be negative"):format(within .. name), level)
     end
   end
+end
+
+--- Checks a table of options: unknown keys and wrong types raise, and blame the caller's caller.
+---
+--- `known` maps each option to its type: `"number"`, or several as `"boolean|table"`; or to the word for a table
+--- whose options are checked, too: `"tls"`, `"tls_server"`.
+local function check_options(op, given, known, level)
+  level = (level or 2) + 1
+  if given == nil then return {} end
+  ours.check_table(op, given, level + 1)
+  check(op, given, known, level + 1, "")
   return given
+end
+
+--- Raises unless `given` is a table of options.
+function ours.check_table(op, given, level)
+  if type(given) == "table" then return end
+  mistake(op, ("the options must be a table, not %s"):format(in_words(type(given))), level)
 end
 cosocket.check_options = check_options
 
---- Raises what native code found to be the caller's mistake; passes everything else on. `level` counts the
---- calls above this one: a function that answers with `return blame(...)` is none.
-function ours.blame(level, value, err, ...)
-  if value == nil and err ~= nil and getmetatable(err) == Error and err.kind == "argument" then
-    mistake(err.op, err.message, level + 1)
-  end
-  return value, err, ...
+function cosocket.check_self(self, object, method, level)
+  if type(self) == "table" and self[method] ~= nil then return end
+  local op = ("%s:%s"):format(object, method)
+  mistake(op, ("call this with a colon, on a %s: %s()"):format(object, op), (level or 2) + 1)
 end
 
-ours.mistake, ours.check_options = mistake, check_options
+--- Raises what native code found to be the caller's mistake; passes everything else on. `level` counts the
+--- calls above this one: a function that answers with `return blame(...)` is none.
+function ours.blame(level, value, ...)
+  if value == nil then
+    local err = ...
+    if err ~= nil and getmetatable(err) == Error and err.kind == "argument" then mistake(err.op, err.message, level + 1) end
+  end
+  -- As many values as came: `table.insert(list, listener:local_address())` takes no second one.
+  return value, ...
+end
+
+ours.mistake, ours.check, ours.check_options = mistake, check, check_options
+ours.in_words, ours.shapes = in_words, shapes

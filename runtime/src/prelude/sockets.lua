@@ -3,7 +3,7 @@
 local native, cosocket, ours = ...
 
 local ipairs, pairs, type = ipairs, pairs, type
-local blame, check_options, mistake = ours.blame, ours.check_options, ours.mistake
+local blame, check, check_options, in_words, mistake = ours.blame, ours.check, ours.check_options, ours.in_words, ours.mistake
 
 local TLS_OPTIONS = {
   ca = "string|table", certificate = "string", key = "string", server_name = "string", alpn = "table",
@@ -16,11 +16,11 @@ local TLS_SERVER_OPTIONS = {
 }
 local CERTIFICATE_OPTIONS = { certificate = "string", key = "string", names = "table" }
 local CONNECT_OPTIONS = {
-  tls = "boolean|table", timeout = "number", local_address = "string", nodelay = "boolean",
+  tls = "boolean|tls", timeout = "number", local_address = "string", nodelay = "boolean",
   keepalive = "boolean|number", queue_max = "integer",
 }
 local LISTEN_OPTIONS = {
-  tls = "table", backlog = "integer", reuse_port = "boolean", mode = "integer", nodelay = "boolean",
+  tls = "tls_server", backlog = "integer", reuse_port = "boolean", mode = "integer", nodelay = "boolean",
   queue_max = "integer",
 }
 local UDP_OPTIONS = {
@@ -37,33 +37,43 @@ local function check_most(op, options, name, most)
   end
 end
 
---- Checks the options of TLS: names, types and values, but reads no file.
-local function check_tls(op, given, side, level)
-  level = (level or 2) + 1
-  if side ~= "client" and side ~= "server" then mistake("check_tls_options", 'the side is "client" or "server"', 2) end
-  local tls = check_options(op, given, side == "server" and TLS_SERVER_OPTIONS or TLS_OPTIONS, level)
+--- Checks the options of TLS: names, types and values, but reads no file. `within` comes before their names.
+local function check_tls(op, given, side, level, within)
+  check(op, given, side == "server" and TLS_SERVER_OPTIONS or TLS_OPTIONS, level + 1, within)
   if side == "server" then
-    for _, entry in ipairs(tls.certificates or {}) do
-      if type(entry) == "table" then check_options(op, entry, CERTIFICATE_OPTIONS, level) end
+    for _, entry in ipairs(given.certificates or {}) do
+      if type(entry) == "table" then check(op, entry, CERTIFICATE_OPTIONS, level + 1, "") end
     end
   end
-  local ok, err = native.check_tls(side, tls)
+  local ok, err = native.check_tls(side, given)
   if not ok then mistake(op, err.message, level) end
-  return tls
 end
-cosocket.check_tls_options = check_tls
+
+function cosocket.check_tls_options(op, given, side, level)
+  level = (level or 2) + 1
+  if side ~= "client" and side ~= "server" then mistake("check_tls_options", 'the side is "client" or "server"', 2) end
+  given = given or {}
+  ours.check_table(op, given, level + 1)
+  check_tls(op, given, side, level + 1, "")
+  return given
+end
+
+-- The words for such tables where options are checked.
+function ours.shapes.tls(op, given, level, within) check_tls(op, given, "client", level + 1, within) end
+function ours.shapes.tls_server(op, given, level, within) check_tls(op, given, "server", level + 1, within) end
 
 --- Sorts `(address, options)` and `(host, port, options)` out.
 local function target_of(op, address, port, options)
+  if address == cosocket then mistake(op, ("call this with a dot: cosocket.%s(address)"):format(op), 3) end
   if type(address) ~= "string" then
-    mistake(op, ("%s wants an address, not a %s"):format(op, type(address)), 3)
+    mistake(op, ("%s wants an address, not %s"):format(op, in_words(type(address))), 3)
   end
   if type(port) == "number" then
     local target, err = blame(3, native.host_port(op, address, port))
     return target, err, options
   end
   if port ~= nil and type(port) ~= "table" then
-    mistake(op, ("after the address %s wants options or a port, not a %s"):format(op, type(port)), 3)
+    mistake(op, ("after the address %s wants options or a port (a number), not %s"):format(op, in_words(type(port))), 3)
   end
   local target, err = blame(3, native.parse(op, address))
   return target, err, port
@@ -115,7 +125,6 @@ end
 function cosocket.connect(address, port, options)
   local target, err, given = target_of("connect", address, port, options)
   options = check_options("connect", given, CONNECT_OPTIONS)
-  if type(options.tls) == "table" then check_tls("connect", options.tls, "client") end
   if not target then return nil, err end
   if target.tls and options.tls == false then
     mistake("connect", "a tls:// address contradicts tls = false", 2)
@@ -129,7 +138,6 @@ function cosocket.listen(address, port, options)
   options = check_options("listen", given, LISTEN_OPTIONS)
   check_most("listen", options, "backlog", 0x7fffffff)
   check_most("listen", options, "mode", 0xfff)
-  if options.tls then check_tls("listen", options.tls, "server") end
   if not target then return nil, err end
   if target.tls and not options.tls then
     mistake("listen", "a tls:// address needs tls = {certificate = ..., key = ...}", 2)
@@ -182,14 +190,14 @@ end
 
 function Stream:start_tls(options)
   if options ~= nil and type(options) ~= "table" then
-    mistake("start_tls", ("the options must be a table, not a %s"):format(type(options)), 2)
+    mistake("start_tls", ("the options must be a table, not %s"):format(in_words(type(options))), 2)
   end
   local server = type(options) == "table" and options.server
   local given = {}
   for name, value in pairs(options or {}) do
     if name ~= "server" then given[name] = value end
   end
-  check_tls("start_tls", given, server and "server" or "client")
+  check_tls("start_tls", given, server and "server" or "client", 3, "")
   local ok, err = flush(self)
   if not ok then return nil, err end
   ok, err = blame(2, native.start_tls(self, server and "server" or "client", given, nil))
@@ -213,6 +221,9 @@ end
 local send_to = Udp.send_to
 
 function Udp:send_to(data, address)
+  if type(address) ~= "string" then
+    mistake("send_to", ("send_to wants the data and an address (host:port), not %s"):format(in_words(type(address))), 2)
+  end
   local ok, err = send_to(self, data, address)
   if ok or err.kind ~= "connect" then return ok, err end
   -- Not in numbers: a name.

@@ -17,7 +17,10 @@ pub(crate) enum Target {
 /// Reads `tcp://host:port`, `tls://host:port`, `unix:///path` or `host:port`.
 pub(crate) fn parse_address(op: &'static str, text: &str) -> Result<Target, Error> {
     let bad = |what: &str| {
-        let shape = "write tcp://host:port, tls://host:port or unix:///path";
+        let shape = match op {
+            "connect" | "listen" => "write tcp://host:port, tls://host:port or unix:///path",
+            _ => "write host:port, and [host]:port around IPv6",
+        };
         Error::new(Kind::Connect, op, format!("bad address {text:?}: {what}; {shape}"))
     };
     let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
@@ -26,10 +29,17 @@ pub(crate) fn parse_address(op: &'static str, text: &str) -> Result<Target, Erro
         "unix" if rest.contains('\0') => Err(bad("a NUL in the path")),
         "unix" => Ok(Target::Unix(rest.into())),
         "tcp" | "tls" => {
-            let (host, port) = split_host_port(rest).ok_or_else(|| bad("no port"))?;
+            let (host, port) = split_host_port(rest).ok_or_else(|| match rest.matches(':').count() {
+                0 | 1 => bad("no port"),
+                _ => bad("no port, or no [brackets] around IPv6"),
+            })?;
             let port = port.parse().map_err(|_| bad("the port is not a number from 0 to 65535"))?;
             check_host(host).map_err(bad)?;
             Ok(Target::Host { host: host.to_owned(), port, tls: scheme == "tls" })
+        }
+        "udp" => Err(bad("datagrams are sent and received by cosocket.udp")),
+        "http" | "https" | "ws" | "wss" | "mqtt" | "mqtts" | "smtp" | "smtps" => {
+            Err(bad("a protocol's own module speaks it, such as http or mqtt"))
         }
         _ => Err(bad("unknown scheme")),
     }
@@ -85,6 +95,16 @@ mod tests {
         assert_eq!(host("tls://[::1]:8883"), Some(("::1".into(), 8883, true)));
         assert_eq!(host("127.0.0.1:1"), Some(("127.0.0.1".into(), 1, false)));
         assert_eq!(parse_address("connect", "unix:///run/x"), Ok(Target::Unix("/run/x".into())));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said_with_what_to_write() {
+        let message = |op, text| parse_address(op, text).expect_err(text).message;
+        assert!(message("send_to", "127.0.0.1").ends_with("write host:port, and [host]:port around IPv6"));
+        assert!(message("connect", "127.0.0.1").contains("no port; write tcp://host:port"));
+        assert!(message("connect", "tcp://::1:80").contains("no [brackets] around IPv6"));
+        assert!(message("listen", "udp://0.0.0.0:53").contains("cosocket.udp"));
+        assert!(message("connect", "http://a.example").contains("such as http or mqtt"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn a_certificate_of_an_unknown_authority_is_refused() {
     run(r#"
         local near, err, _, ok, why = meet(serving("server"), { ca = certs.other_ca.certificate })
         fails("tls", near, err, "UnknownIssuer")
-        matches(err.message, "name its authority in tls.ca")
+        matches(err.message, "name its authority in tls.ca, or in tls.client_ca if it is a client's")
         fails("tls", ok, why)
         matches(why.message, "the other side refused: ")
     "#);
@@ -254,7 +254,7 @@ fn options_that_make_no_sense_are_the_callers_mistake() {
         local address = listener:local_address()
         local pem, key = certs.server.certificate, certs.server.key
         local function connecting(tls) return mistaken(cosocket.connect, address, { tls = tls }) end
-        matches(connecting({ sever_name = "x" }), 'unknown option "sever_name"; did you mean "server_name"')
+        matches(connecting({ sever_name = "x" }), 'unknown option "tls.sever_name"; did you mean "server_name"')
         matches(connecting({ certificate = pem }), "certificate needs")
         matches(connecting({ key = key }), "key needs")
         matches(connecting({ min_version = "1.1" }), 'min_version is "1.2" or "1.3", not "1.1"')

@@ -254,7 +254,9 @@ pub(crate) fn describe(op: Op, error: &rustls::Error) -> Error {
 fn describe_certificate(reason: &CertificateError) -> (Cow<'static, str>, Cow<'static, str>) {
     match reason {
         CertificateError::UnknownIssuer => (
-            "the certificate is not signed by an authority trusted here; name its authority in tls.ca".into(),
+            "the certificate is not signed by an authority trusted here; name its authority in tls.ca, or in \
+             tls.client_ca if it is a client's"
+                .into(),
             "UnknownIssuer".into(),
         ),
         CertificateError::NotValidForName => {
@@ -294,8 +296,11 @@ fn describe_certificate(reason: &CertificateError) -> (Cow<'static, str>, Cow<'s
     }
 }
 
-/// `DnsName("a.example")` as `a.example`.
+/// `DnsName("a.example")` as `a.example`, `IpAddress(::1)` as `::1`.
 fn plain_name(presented: &str) -> &str {
+    if let Some(address) = presented.strip_prefix("IpAddress(") {
+        return address.trim_end_matches(')');
+    }
     presented.split_once('"').and_then(|(_, rest)| rest.split_once('"')).map_or(presented, |(name, _)| name)
 }
 
@@ -345,6 +350,7 @@ mod tests {
         assert_eq!(spaced("UnknownCA"), "unknown CA");
         assert_eq!(spaced("CertificateRequired"), "certificate required");
         assert_eq!(plain_name("DnsName(\"a.example\")"), "a.example");
+        assert_eq!(plain_name("IpAddress(::1)"), "::1");
         assert_eq!(span(3 * 86_400), "3 days");
     }
 }
