@@ -8,6 +8,7 @@ mod compress;
 mod crypto;
 mod embedded;
 mod encoding;
+mod guard;
 mod json;
 mod log;
 mod public_suffix;
@@ -15,6 +16,7 @@ mod sqlite;
 mod url;
 
 pub(crate) use arguments::misuse;
+use guard::guard;
 use moonwire_runtime::{
     Builder,
     mlua::{Lua, Result, Table, Value},
@@ -23,7 +25,7 @@ use moonwire_runtime::{
 /// `builder` with the native modules added.
 pub(crate) fn register(builder: Builder) -> Builder {
     type Load = fn(&Lua) -> Result<Table>;
-    let modules: [(&str, Load); 10] = [
+    let modules: [(&str, Load); 9] = [
         ("json", json::module),
         ("base64", encoding::base64),
         ("hex", encoding::hex),
@@ -33,9 +35,12 @@ pub(crate) fn register(builder: Builder) -> Builder {
         ("log", log::module),
         ("compress", compress::module),
         ("public_suffix", public_suffix::module),
-        ("sqlite", sqlite::module),
     ];
     modules
         .into_iter()
-        .fold(builder, |builder, (name, load)| builder.module(name, move |lua| load(lua).map(Value::Table)))
+        .fold(builder, |builder, (name, load)| {
+            builder.module(name, move |lua| guard(lua, name, load(lua)?).map(Value::Table))
+        })
+        // Its functions park, and blame by themselves.
+        .module("sqlite", |lua| sqlite::module(lua).map(Value::Table))
 }

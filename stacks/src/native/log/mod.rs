@@ -22,7 +22,10 @@ use self::{
     level::{Level, Setting, parse_settings},
     record::Record,
 };
-use super::arguments::{misuse, suggestion};
+use super::{
+    arguments::{misuse, suggestion},
+    guard::guard,
+};
 
 /// The module `log`, as the environment wants it.
 pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -143,7 +146,7 @@ fn logger(lua: &Lua, log: Rc<Log>, name: Option<Rc<str>>) -> mlua::Result<Table>
         lua.create_function(move |lua, level: LuaString| Ok(named(lua, "log.enabled", &level)? <= node.level()))?;
     table.raw_set("enabled", enabled)?;
     let new = lua.create_function(move |lua, name: LuaString| {
-        logger(lua, Rc::clone(&log), Some(Rc::from(name.to_string_lossy())))
+        guard(lua, "log", logger(lua, Rc::clone(&log), Some(Rc::from(name.to_string_lossy())))?)
     })?;
     table.raw_set("new", new)?;
     Ok(table)
