@@ -36,6 +36,7 @@
 pub mod blocking;
 mod buffer;
 mod clock;
+mod collector;
 mod dial;
 mod error;
 mod ffi;

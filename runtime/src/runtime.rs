@@ -15,14 +15,11 @@ use std::{
 };
 
 use mio::Waker;
-use mlua::{
-    Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value,
-    chunk::ChunkMode,
-    state::{GcIncParams, GcMode},
-};
+use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value, chunk::ChunkMode};
 
 use crate::{
     clock::{NEVER, Nanos},
+    collector::Collector,
     ffi::{self, TaskRef, Turn},
     os::Signals,
     reactor::Core,
@@ -237,8 +234,7 @@ impl Builder {
         // Scripts want the debug library, which mlua calls unsafe.
         #[allow(unsafe_code, reason = "a script can break only its own state with `debug`")]
         let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
-        // Fewer collections: each one walks every parked coroutine at once.
-        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(200)));
+        let collector = Collector::new(&lua);
         let shared = Rc::new(Shared::new(Core::new(self.virtual_clock).map_err(mlua::Error::external)?));
         lua.set_app_data(shared.clone());
         let control = Rc::new(Control { shared: shared.clone(), stop: Cell::new(None), sources: self.sources });
@@ -280,6 +276,7 @@ impl Builder {
             #[cfg(target_os = "linux")]
             _watch: watch,
             lua,
+            collector,
             shared,
             control,
             stop,
@@ -297,6 +294,7 @@ pub struct Runtime {
     #[cfg(target_os = "linux")]
     _watch: Option<ffi::HogWatch>,
     lua: Lua,
+    collector: Collector,
     shared: Rc<Shared>,
     control: Rc<Control>,
     stop: Function,
@@ -393,6 +391,7 @@ impl Runtime {
             self.play_tape();
             self.run_ready(run)?;
             self.take_orders(run)?;
+            self.collector.adapt(&self.lua);
             let mut core = self.shared.core.borrow_mut();
             core.reap();
             // What closed streams have not sent yet still leaves, in a stop within its grace.
