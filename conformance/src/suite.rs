@@ -18,6 +18,7 @@ mod mqtt;
 mod mqtt_cluster;
 mod mqtt_restart;
 mod peer;
+mod protocol;
 mod self_test;
 mod smtp;
 mod telemetry;
@@ -82,6 +83,7 @@ pub const SUITES: &[Suite] = &[
     browser::SUITE,
     http::SUITE,
     http_server::SUITE,
+    protocol::SUITE,
     trace::SUITE,
     faults::SUITE,
     self_test::SUITE,
@@ -209,10 +211,12 @@ impl Setting {
         command
     }
 
-    /// The same, for Lua files that name modules of the suites from the top folder on: `conformance.faults.proxy`.
+    /// The same, for Lua files that name modules of the suites from the top folder on, `conformance.faults.proxy`, or of
+    /// protocols among the examples: `modbus`.
     pub fn moonwire_with_suites(&self) -> Command {
         let mut command = self.moonwire();
-        let folders = self.lua.iter().chain([&self.root]);
+        let protocols = protocol::modules().map(|folder| self.root.join(folder));
+        let folders = self.lua.iter().cloned().chain([self.root.clone()]).chain(protocols);
         // A folder whose name has a colon cannot be named; then there is the top folder alone.
         command.env("MOONWIRE_PATH", std::env::join_paths(folders).unwrap_or_else(|_| self.root.clone().into()));
         command

@@ -401,6 +401,10 @@ function cosocket.sleep(seconds) end
 --- Monotonic seconds.
 ---@return number
 function cosocket.now() end
+--- Seconds since 1970 with their fraction, by the clock of the system: somebody may set it, and it does not jump in tests.
+--- To measure, and for deadlines, there is `now`.
+---@return number
+function cosocket.time() end
 --- Every live task.
 ---@return {id: integer, name: string, status: string, waits_for: string?, since: number?, line: string?}[]
 function cosocket.tasks() end
@@ -468,10 +472,10 @@ function Event:is_set() end
 function Event:wait() end
 
 --- Waits until one of the arguments is ready, and answers it and its position. A stream is ready when
---- it has bytes or has ended, a listener when someone waits, a queue when it has a value or is closed, an event
+--- it has bytes or has ended, a UDP socket when it has a datagram or an error, a listener when someone waits, a queue when it has a value or is closed, an event
 --- when set, a task when ended, a number after that many seconds. Nothing is consumed.
 ---@async
----@param ... cosocket.Stream|cosocket.Listener|cosocket.Queue|cosocket.Event|cosocket.Task|number
+---@param ... cosocket.Stream|cosocket.Udp|cosocket.Listener|cosocket.Queue|cosocket.Event|cosocket.Task|number
 ---@return any ready
 ---@return integer|cosocket.Error index
 function cosocket.select(...) end

@@ -14,6 +14,15 @@ local function on_close(fn)
 end
 
 return {
+  ["time is that of the system, with its fraction, and does not jump with the clock of tests"] = function()
+    local began = cosocket.time()
+    test.near(began, os.time(), 2)
+    cosocket.sleep(1000)
+    local later
+    repeat later = cosocket.time() until later ~= began
+    assert(later > began and later < began + 0.5, later - began)
+  end,
+
   ["join answers everything the function returned"] = function()
     local task = cosocket.spawn(function(...)
       cosocket.sleep(1)

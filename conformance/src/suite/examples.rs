@@ -54,12 +54,14 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The scripts that are run: in a folder with a `main.lua`, that one, whose modules the others are.
+/// The scripts that are run: in a folder with a `main.lua`, that one, whose modules and tests the others are, in folders
+/// below it, too.
 fn scripts(setting: &Setting) -> Result<Vec<String>, String> {
     let files = setting.files("examples", ".lua")?;
     let is_module = |file: &str| {
-        let (folder, name) = file.rsplit_once('/').unwrap_or_default();
-        name != "main.lua" && files.contains(&format!("{folder}/main.lua"))
+        let folders = file.match_indices('/').map(|(end, _)| &file[..end]);
+        let mut programs = folders.map(|folder| format!("{folder}/main.lua"));
+        programs.any(|program| program != *file && files.contains(&program))
     };
     Ok(files.iter().filter(|file| !is_module(file)).cloned().collect())
 }
@@ -117,7 +119,8 @@ mod tests {
     fn of_a_folder_with_a_main_script_that_one_is_run() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("examples/page")).unwrap();
-        for name in ["a.lua", "b.lua", "page/main.lua", "page/part.lua"] {
+        fs::create_dir_all(folder.path().join("examples/page/part")).unwrap();
+        for name in ["a.lua", "b.lua", "page/main.lua", "page/part.lua", "page/part/one.lua"] {
             fs::write(folder.path().join("examples").join(name), "").unwrap();
         }
         let setting = setting(folder.path(), None);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Context, Setting, Suite, against};
 use crate::process;
 
-/// Every Lua test of the stacks.
+/// Every Lua test of the stacks and the examples.
 pub const SUITE: Suite = Suite {
     name: "lua",
-    about: "moonwire test lua/test",
+    about: "moonwire test lua/test examples",
     needs: &[],
     servers: &[],
     time_max: Duration::from_secs(10 * 60),
@@ -17,13 +17,13 @@ pub const SUITE: Suite = Suite {
     run,
 };
 
-const FOLDER: &str = "lua/test";
+const FOLDERS: [&str; 2] = ["lua/test", "examples"];
 /// How cases of the scripts of other suites are judged.
 const CASES: &str = "conformance/case_test.lua";
 
 fn cases(setting: &Setting) -> Result<Vec<String>, String> {
     let mut command = setting.moonwire();
-    command.args(["test", "--list", FOLDER, CASES]);
+    command.args(["test", "--list"]).args(FOLDERS).arg(CASES);
     let finished = process::run(command, Duration::from_secs(30), |_, _| {})?;
     let listed = finished.stdout.lines().filter(|line| line.contains(".lua: "));
     Ok(listed.map(str::to_owned).collect())
@@ -35,7 +35,10 @@ fn run(context: &mut Context<'_>) -> Result<(), String> {
         command.arg("test");
         command
     };
-    let mut files = context.setting.files(FOLDER, "_test.lua")?;
+    let mut files = Vec::new();
+    for folder in FOLDERS {
+        files.extend(context.setting.files(folder, "_test.lua")?);
+    }
     files.push(CASES.to_owned());
     // A case that is named as a whole is in one file, and the others need not be asked for theirs.
     if let Some(of) = files.iter().find(|file| context.setting.case.iter().any(|case| case.starts_with(*file))).cloned()

@@ -1,13 +1,10 @@
 //! `cosocket.tap`: hearing what passes on streams.
 
-use std::{
-    rc::Rc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::rc::Rc;
 
 use mlua::{Function, Lua, Value};
 
-use super::{Answer, checked, define, socket::closed};
+use super::{Answer, checked, define, socket::closed, task::wall_clock};
 use crate::{ffi::SocketRef, shared::Shared, socket::Heard};
 
 /// Where the registry keeps the function that listens.
@@ -24,11 +21,7 @@ pub(super) fn install(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
         shared.tape.datagrams.set(datagrams);
         Ok(())
     })?;
-    let clock = |_: &Lua, ()| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Ok(since.map_or(0.0, |since| since.as_secs_f64()))
-    };
-    module.raw_set("clock", lua.create_function(clock)?)?;
+    module.raw_set("clock", lua.create_function(wall_clock)?)?;
     let attach = checked(
         lua,
         shared,

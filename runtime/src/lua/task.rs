@@ -1,6 +1,9 @@
 //! Tasks, groups and the program as a whole.
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use mlua::{Lua, Table, Value};
 use slotmap::{Key, KeyData};
@@ -16,6 +19,7 @@ use crate::{
 
 pub(super) fn add_task_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> mlua::Result<()> {
     define(lua, shared, native, "tasks", |lua, shared, ()| list_tasks(lua, shared))?;
+    native.raw_set("time", lua.create_function(wall_clock)?)?;
     define(lua, shared, native, "group_enter", |_, shared, ()| {
         Ok(shared.core.borrow_mut().scheduler.enter_group().map(|id| id.data().as_ffi() as i64))
     })?;
@@ -67,6 +71,12 @@ pub(super) fn add_task_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table
         }
         Ok(())
     })
+}
+
+/// `cosocket.time()`.
+pub(super) fn wall_clock(_: &Lua, (): ()) -> mlua::Result<f64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(since.map_or(0.0, |since| since.as_secs_f64()))
 }
 
 /// `cosocket.tasks()`.

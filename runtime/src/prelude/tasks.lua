@@ -10,6 +10,7 @@ cosocket.spawn_then = native.spawn_then
 cosocket.aside = native.aside
 cosocket.sleep = native.sleep
 cosocket.now = now
+cosocket.time = native.time
 cosocket.tasks = native.tasks
 
 function cosocket.stop(status)

@@ -26,9 +26,10 @@ use super::{
 /// Look for mistakes in Lua files without running them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Found are: what is no Lua at all; modules that `require \"name\"` would not find beside the file, in the folders
-named here, in those of MOONWIRE_PATH, or among the built-in modules; and globals that nothing defines. A
-`require` inside `pcall` and a global that is only asked for (`if jit then`) may be missing.
+Found are: what is no Lua at all; modules that `require \"name\"` would not find beside the file (beside foo.lua
+for what is in its folder foo), in the folders named here, in those of MOONWIRE_PATH, or among the built-in
+modules; and globals that nothing defines. A `require` inside `pcall` and a global that is only asked for
+(`if jit then`) may be missing.
 
 Exit status: 0 when nothing is wrong, 1 when something is, 2 when a file cannot be read.")]
 pub struct Options {

@@ -37,12 +37,14 @@ fn walk(folder: &Path, wanted: fn(&str) -> bool, found: &mut Vec<PathBuf>) -> io
     Ok(())
 }
 
-/// The folders in which the modules that `file` requires may be: its own, for a test also the one of what it tests,
+/// The folders in which the modules that `file` requires may be: its own, for a test also the one of what it tests, for a
+/// decoder the one of its protocol, for what is in the folder of a module (`foo/part.lua` beside `foo.lua`) that module's,
 /// and those named on the command line.
 pub fn module_roots(file: &Path, named: &[PathBuf]) -> Vec<PathBuf> {
     let mut roots = vec![folder_of(file)];
     for ancestor in file.ancestors().skip(1) {
-        if ancestor.file_name().is_some_and(|name| name == "test" || name == "tests") {
+        let is_room = ancestor.file_name().is_some_and(|name| name == "test" || name == "tests" || name == "trace");
+        if is_room || ancestor.with_extension("lua").is_file() {
             roots.push(folder_of(ancestor));
         }
     }

@@ -50,6 +50,19 @@ fn modules_are_looked_for_where_the_scripts_would_find_them() {
 }
 
 #[test]
+fn what_is_in_the_folder_of_a_module_finds_the_others() {
+    let folder = Folder::new("check_rooms")
+        .with("app/foo.lua", "require 'foo.session'")
+        .with("app/foo/session.lua", "require 'foo.codec'")
+        .with("app/foo/codec.lua", "require 'foo'")
+        .with("app/trace/foo.lua", "require 'foo.codec'")
+        .with("app/bar/codec.lua", "require 'foo.codec'");
+    folder.moonwire(&["check", "app/foo/session.lua", "app/trace/foo.lua"]).is(0, "", "");
+    let unknown = "app/bar/codec.lua:1: there is no module \"foo.codec\"\n";
+    folder.moonwire(&["check", "app/bar/codec.lua"]).is(1, unknown, "");
+}
+
+#[test]
 fn modules_are_looked_for_in_the_folders_of_moonwire_path_too() {
     let folder = Folder::new("check_path").with("a.lua", "require 'own.one'").with("lib/own/one.lua", "");
     folder.moonwire(&["check", "a.lua"]).is(1, "a.lua:1: there is no module \"own.one\"\n", "");
