@@ -109,7 +109,9 @@ function cosocket.check_self(self, object, method, level) end
 ---@field timeout? number Seconds for name, connection and handshake together. Default 30.
 ---@field local_address? string Address (and port) to connect from.
 ---@field nodelay? boolean TCP_NODELAY. Default `true`.
----@field keepalive? boolean|number TCP keep-alive; a number is the idle time in seconds. Default `false`.
+---@field keepalive? boolean|number TCP keep-alive: seconds of silence, from 1 to 32767, after which the system asks whether the other side is there; `true` is 60. Default `false`.
+---@field keepalive_interval? number Seconds between such questions while none is answered. Default: a third of the idle time, at least 1 and at most 75.
+---@field keepalive_count? integer Unanswered questions, from 1 to 127, after which the connection is over: reads and writes answer `ETIMEDOUT`. Default 3: a peer that is gone is noticed after some twice the idle time, sooner where that is long.
 ---@field queue_max? integer Bytes that may wait to be sent before `write` parks. Default 262144.
 
 --- Connects a stream: `"tcp://host:port"`, `"tls://host:port"`, `"unix:///path"`,
@@ -251,7 +253,10 @@ function Stream:reset() end
 function Stream:peer_address() end
 ---@return string?
 function Stream:local_address() end
----@param name "nodelay"|"keepalive"|"queue_max"|"receive_buffer"|"send_buffer"
+--- Changes an option of `connect`, or the size of a buffer of the system's. `keepalive` sets the interval and the count of
+--- its questions, too, to their defaults; what shall be other is set after it. Keep-alive asks in silence: while something
+--- we sent is not acknowledged the system sends that again, for minutes, and protocols have deadlines of their own.
+---@param name "nodelay"|"keepalive"|"keepalive_interval"|"keepalive_count"|"queue_max"|"receive_buffer"|"send_buffer"
 ---@param value boolean|integer|number
 ---@return true? ok
 ---@return cosocket.Error? err

@@ -129,7 +129,7 @@ return {
       for _, option in ipairs({
         { "nodelay", true }, { "nodelay", false }, { "keepalive", true }, { "keepalive", 10 }, { "keepalive", 0.5 },
         { "keepalive", false }, { "queue_max", 1 }, { "queue_max", 1000000 }, { "receive_buffer", 65536 },
-        { "send_buffer", 65536 },
+        { "send_buffer", 65536 }, { "keepalive_interval", 5 }, { "keepalive_interval", 0.5 }, { "keepalive_count", 4 },
       }) do
         test.equal(near:set_option(table.unpack(option)), true, option[1])
       end
@@ -137,6 +137,8 @@ return {
       local one = cosocket.pair()
       test.equal(one:set_option("nodelay", true), true)
       test.equal(one:set_option("keepalive", true), true)
+      test.equal(one:set_option("keepalive_interval", 5), true)
+      test.equal(one:set_option("keepalive_count", 5), true)
     end,
 
     ["refuses an address in use"] = function()
@@ -410,6 +412,8 @@ return {
     mistaken("must not be negative", connect, "127.0.0.1:1", { timeout = -1 })
     mistaken("must not be negative", connect, "127.0.0.1:1", { timeout = 0 / 0 })
     mistaken("must be a boolean or a number", connect, "127.0.0.1:1", { keepalive = "yes" })
+    mistaken("keepalive_count says nothing without keepalive", connect, "127.0.0.1:1", { keepalive_count = 5 })
+    mistaken("keepalive_interval says", connect, "127.0.0.1:1", { keepalive = false, keepalive_interval = 5 })
     mistaken("must be an integer, not a float", connect, "127.0.0.1:1", { queue_max = 1.5 })
     mistaken("the options must be a table", connect, "127.0.0.1", 1, 5)
     mistaken("wants options or a port %(a number%), not a string", connect, "127.0.0.1", "1")

@@ -45,8 +45,9 @@ for kind in pairs(METHODS) do KINDS[#KINDS + 1] = kind end
 table.sort(KINDS)
 
 local OPTIONS = {
-  "tls", "timeout", "local_address", "nodelay", "keepalive", "queue_max", "backlog", "mode", "bind", "connect",
-  "broadcast", "ttl", "ca", "certificate", "key", "alpn", "server", "server_name", "insecure", "min_version", "max_version", "x", 1,
+  "tls", "timeout", "local_address", "nodelay", "keepalive", "keepalive_interval", "keepalive_count", "queue_max",
+  "backlog", "mode", "bind", "connect", "broadcast", "ttl", "ca", "certificate", "key", "alpn", "server", "server_name",
+  "insecure", "min_version", "max_version", "x", 1,
 }
 
 --- A world of objects, and values for arguments from it.
@@ -70,7 +71,8 @@ local function new_world(random)
     function() return random:bytes(random(0, 12)) end,
     function()
       return random:pick({
-        "", "x", "\0", "\n", "write", "big", "little", "nodelay", "queue_max", "keepalive", "127.0.0.1:0",
+        "", "x", "\0", "\n", "write", "big", "little", "nodelay", "queue_max", "keepalive", "keepalive_count",
+        "keepalive_interval", "127.0.0.1:0",
         "127.0.0.1:1", "tcp://127.0.0.1:1", "tls://127.0.0.1:1", "unix:///nowhere/x", "[::1]:1", "127.0.0.1",
         "239.1.2.3", "::", "1.2", "timeout", "closed", "io", ("y"):rep(5000),
       })

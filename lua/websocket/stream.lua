@@ -208,7 +208,7 @@ function Connection:local_address()
 end
 
 --- Sets an option of the stream below.
----@param name "nodelay"|"keepalive"|"queue_max"|"receive_buffer"|"send_buffer"
+---@param name "nodelay"|"keepalive"|"keepalive_interval"|"keepalive_count"|"queue_max"|"receive_buffer"|"send_buffer"
 ---@param value boolean|integer|number
 ---@return true? ok
 ---@return cosocket.Error? err

@@ -79,8 +79,9 @@ pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> 
         if let Some(tcp) = stream.transport().plain.tcp() {
             // A connection works without these; the options that may fail have `set_option`.
             let _ = tcp.set_tcp_nodelay(options.get::<Option<bool>>("nodelay")?.unwrap_or(true));
-            if let Some(idle) = keepalive(&options.get("keepalive")?) {
-                let _ = tcp.set_tcp_keepalive(&idle);
+            let (interval, count) = (options.get("keepalive_interval")?, options.get("keepalive_count")?);
+            if let Some(settings) = keepalive(&options.get("keepalive")?, interval, count) {
+                let _ = tcp.set_tcp_keepalive(&settings);
             }
         }
         Ok(())

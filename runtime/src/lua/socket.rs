@@ -1,9 +1,10 @@
 //! What scripts do with sockets that they have.
 
-use std::rc::Rc;
+use std::{io, rc::Rc, time::Duration};
 
 use mlua::{IntoLuaMulti, Lua, Table, Value};
 use slotmap::KeyData;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::{
     Answer, connect, define,
@@ -20,6 +21,13 @@ use crate::{
     shared::Shared,
     socket::{Goal, Plain, Socket, SocketId, StreamOptions, tls},
 };
+
+/// Idle seconds of TCP keep-alive where it is just turned on.
+const KEEPALIVE_IDLE: f64 = 60.0;
+/// Unanswered probes of TCP keep-alive that end a connection, where nothing else is said.
+const KEEPALIVE_COUNT: i64 = 3;
+/// Seconds between such probes at most, where nothing else is said.
+const KEEPALIVE_INTERVAL_MAX: f64 = 75.0;
 
 pub(super) fn closed(op: &'static str) -> Error {
     Error::new(Kind::Closed, op, "this side has closed the socket")
@@ -204,16 +212,42 @@ pub(super) fn stream_options(options: &Table) -> mlua::Result<StreamOptions> {
     Ok(made)
 }
 
-/// The system's keep-alive setting for `true`, or for the idle seconds given.
-pub(super) fn keepalive(value: &Value) -> Option<socket2::TcpKeepalive> {
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_i64().map(|whole| whole as f64))
+}
+
+/// Whole seconds as the system takes them.
+fn keepalive_seconds(seconds: f64) -> Duration {
+    Duration::from_secs(seconds.clamp(1.0, 32_767.0) as u64)
+}
+
+/// Probes as the system takes them.
+fn keepalive_count(count: i64) -> u32 {
+    count.clamp(1, 127) as u32
+}
+
+/// The system's keep-alive settings for `true`, or for the idle seconds given. What is not said of the probes follows from
+/// these, so that a dead peer is noticed after some twice the idle time, and never by the system's own numbers.
+pub(super) fn keepalive(value: &Value, interval: Option<f64>, count: Option<i64>) -> Option<TcpKeepalive> {
     let idle = match value {
-        Value::Boolean(true) => 60.0,
-        Value::Integer(number) => *number as f64,
-        Value::Number(number) => *number,
-        _ => return None,
+        Value::Boolean(true) => KEEPALIVE_IDLE,
+        Value::Boolean(false) => return None,
+        value => number(value)?,
     };
-    let seconds = idle.clamp(1.0, 32_767.0) as u64;
-    Some(socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(seconds)))
+    let interval = interval.unwrap_or((idle / KEEPALIVE_COUNT as f64).min(KEEPALIVE_INTERVAL_MAX));
+    Some(
+        TcpKeepalive::new()
+            .with_time(keepalive_seconds(idle))
+            .with_interval(keepalive_seconds(interval))
+            .with_retries(keepalive_count(count.unwrap_or(KEEPALIVE_COUNT))),
+    )
+}
+
+/// Changes what probes are like; whether there are any stays as it is.
+fn tune_keepalive(tcp: &SockRef<'_>, probes: &TcpKeepalive) -> io::Result<()> {
+    let on = tcp.keepalive()?;
+    tcp.set_tcp_keepalive(probes)?;
+    if on { Ok(()) } else { tcp.set_keepalive(false) }
 }
 
 fn set_option(shared: &Shared, id: SocketId, name: &str, value: &Value) -> Answer<bool> {
@@ -244,15 +278,102 @@ fn set_option(shared: &Shared, id: SocketId, name: &str, value: &Value) -> Answe
         "keepalive" => match (value, plain.tcp()) {
             (_, None) => Ok(()),
             (Value::Boolean(false), Some(tcp)) => tcp.set_keepalive(false),
-            (value, Some(tcp)) => match keepalive(value) {
+            (value, Some(tcp)) => match keepalive(value, None, None) {
                 Some(idle) => tcp.set_tcp_keepalive(&idle),
                 None => return wrong("a boolean or the idle time in seconds"),
             },
         },
         _ => {
-            let known = "nodelay, keepalive, queue_max, receive_buffer, send_buffer";
+            let known =
+                "nodelay, keepalive, keepalive_interval, keepalive_count, queue_max, receive_buffer, send_buffer";
             return Ok(Err(mistake(op, format!("unknown option {name:?}; there are {known}"))));
         }
     };
     Ok(result.map(|()| true).map_err(|error| Error::from_io(op, &error)))
+}
+        "keepalive_interval" => match (number(value), plain.tcp()) {
+            (None, _) => return wrong("seconds"),
+            (Some(seconds), Some(tcp)) => {
+                tune_keepalive(&tcp, &TcpKeepalive::new().with_interval(keepalive_seconds(seconds)))
+            }
+            (Some(_), None) => Ok(()),
+        },
+        "keepalive_count" => match (value.as_integer(), plain.tcp()) {
+            (None, _) => return wrong("a number of probes"),
+            (Some(count), Some(tcp)) => tune_keepalive(&tcp, &TcpKeepalive::new().with_retries(keepalive_count(count))),
+            (Some(_), None) => Ok(()),
+        },
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Runtime;
+
+    /// What the system says of a stream's keep-alive: whether it is on, idle seconds, seconds between probes, probes.
+    fn settings(lua: &Lua, socket: SocketRef) -> mlua::Result<(bool, u64, u64, u32)> {
+        let shared = lua.app_data_ref::<Rc<Shared>>().unwrap().clone();
+        let mut core = shared.core.borrow_mut();
+        let tcp = core.stream(socket.0).unwrap().transport().plain.tcp().unwrap();
+        Ok((
+            tcp.keepalive()?,
+            tcp.tcp_keepalive_time()?.as_secs(),
+            tcp.tcp_keepalive_interval()?.as_secs(),
+            tcp.tcp_keepalive_retries()?,
+        ))
+    }
+
+    #[test]
+    fn keep_alive_is_what_the_options_say_and_the_rest_follows_from_the_idle_time() {
+        let runtime = Runtime::builder().build().unwrap();
+        let lua = runtime.lua();
+        lua.globals().set("settings", lua.create_function(settings).unwrap()).unwrap();
+        let status = runtime.run_source(
+            "test",
+            r#"
+            local cosocket = require("cosocket")
+            local listener = assert(cosocket.listen("tcp://127.0.0.1:0"))
+            local address = "tcp://" .. listener:local_address()
+            local function is(stream, what, ...)
+              local got, wanted = table.pack(settings(stream)), table.pack(...)
+              for i = 1, wanted.n do
+                if got[i] ~= wanted[i] then
+                  error(("%s: %s, not %s (%d)"):format(what, got[i], wanted[i], i), 2)
+                end
+              end
+            end
+            for _, case in ipairs({
+              { "idle seconds", { keepalive = 30 }, true, 30, 10, 3 },
+              { "a short idle time", { keepalive = 2 }, true, 2, 1, 3 },
+              { "a long idle time", { keepalive = 7200 }, true, 7200, 75, 3 },
+              { "just on", { keepalive = true }, true, 60, 20, 3 },
+              { "an interval", { keepalive = 30, keepalive_interval = 7 }, true, 30, 7, 3 },
+              { "a count", { keepalive = 30, keepalive_count = 9 }, true, 30, 10, 9 },
+              { "all", { keepalive = true, keepalive_interval = 5.0, keepalive_count = 2 }, true, 60, 5, 2 },
+              { "less than the system takes", { keepalive = 0, keepalive_interval = 0, keepalive_count = 0 }, true, 1, 1, 1 },
+              { "more", { keepalive = 1e9, keepalive_interval = 1e9, keepalive_count = 1000 }, true, 32767, 32767, 127 },
+              { "nothing", {}, false },
+              { "off", { keepalive = false }, false },
+            }) do
+              is(assert(cosocket.connect(address, case[2])), case[1], table.unpack(case, 3))
+            end
+
+            local stream = assert(cosocket.connect(address))
+            local function set(name, value)
+              assert(stream:set_option(name, value))
+            end
+            set("keepalive_interval", 4)
+            set("keepalive_count", 8)
+            local _, idle = settings(stream)
+            is(stream, "probes alone turn nothing on", false, idle, 4, 8)
+            set("keepalive", 90)
+            is(stream, "turned on", true, 90, 30, 3)
+            set("keepalive_interval", 11)
+            set("keepalive_count", 6)
+            is(stream, "other probes", true, 90, 11, 6)
+            set("keepalive", false)
+            is(stream, "turned off", false, 90, 11, 6)
+            "#,
+        );
+        assert_eq!(status.unwrap(), 0);
+    }
 }

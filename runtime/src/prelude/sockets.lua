@@ -17,7 +17,7 @@ local TLS_SERVER_OPTIONS = {
 local CERTIFICATE_OPTIONS = { certificate = "string", key = "string", names = "table" }
 local CONNECT_OPTIONS = {
   tls = "boolean|tls", timeout = "number", local_address = "string", nodelay = "boolean",
-  keepalive = "boolean|number", queue_max = "integer",
+  keepalive = "boolean|number", keepalive_interval = "number", keepalive_count = "integer", queue_max = "integer",
 }
 local LISTEN_OPTIONS = {
   tls = "tls_server", backlog = "integer", reuse_port = "boolean", mode = "integer", nodelay = "boolean",
@@ -125,6 +125,11 @@ end
 function cosocket.connect(address, port, options)
   local target, err, given = target_of("connect", address, port, options)
   options = check_options("connect", given, CONNECT_OPTIONS)
+  for _, name in ipairs({ "keepalive_interval", "keepalive_count" }) do
+    if options[name] and not options.keepalive then
+      mistake("connect", ("%s says nothing without keepalive"):format(name), 2)
+    end
+  end
   if not target then return nil, err end
   if target.tls and options.tls == false then
     mistake("connect", "a tls:// address contradicts tls = false", 2)
