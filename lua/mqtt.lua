@@ -50,7 +50,7 @@ local mqtt = {}
 ---@field username? string Instead of the one in the address.
 ---@field password? string|fun(): string A function is asked for each connection: for passwords that expire.
 ---@field authentication? mqtt.Authentication Enhanced authentication; MQTT 5.
----@field keep_alive? integer Seconds within which both sides notice that the other is gone; 0 turns it off. Default 60.
+---@field keep_alive? integer Seconds within which both sides notice that the other is gone; 0 turns it off. Default 60. While a packet is still leaving, or coming, over a slow line, we wait; but a server may count whole packets, and end the connection when one takes one and a half times as long [MQTT-3.1.2-22] (3.1.1: [MQTT-3.1.2-24]): choose it longer than the largest message takes there.
 ---@field clean_start? boolean `true`: nothing is remembered from before the program started, nor after it has closed. `false` goes on with what the server remembers of `client_id`. Default `true`; with a store what both remember goes on, and a new store begins anew.
 ---@field session_expiry? integer Seconds the server remembers us without a connection; MQTT 5. Default 3600; 604800 with `clean_start = false` or a store; 0 with `reconnect = false`.
 ---@field will? mqtt.WillOptions What the server publishes when we are lost.

@@ -330,6 +330,22 @@ return {
     broker.forget(client)
   end,
 
+  ["[3.1.2.10] a message that takes longer to leave than keep alive and PINGRESP arrives once, on one connection"] = function()
+    local topic, payload = broker.topic(), test.random():bytes(1048576)
+    local watcher <close> = broker.connect()
+    local inbox = broker.inbox(watcher, topic, { qos = 2 })
+    local slow = { bandwidth = 65536, buffer = 8192 }
+    local client, way = through({ up = slow }, { keep_alive = 2 })
+    local took, ok, err = timed(client.publish, client, topic, payload, { qos = 1 })
+    assert(ok, err)
+    test.truthy(took > 15 and took < 20, took)
+    assert(broker.next(inbox).payload == payload, "another payload")
+    broker.publish(watcher, topic, "end", { qos = 2 })
+    test.equal(broker.next(inbox).payload, "end")
+    test.equal(way.connections, 1)
+    broker.forget(client)
+  end,
+
   ["a client that comes back a hundred times leaves nothing behind"] = function()
     local client, way, connections, losses = through(nil, { reconnect = { delay_min = 0.005, delay_max = 0.02 } })
     local function round()

@@ -36,6 +36,7 @@ local LISTEN_ATTEMPTS, LISTEN_DELAY = 50, 0.02
 ---@field latency? number Seconds that everything takes. Default 0.
 ---@field jitter? number Up to so many seconds more for each piece; their order stays. Default 0.
 ---@field bandwidth? number Bytes a second. Default: no limit.
+---@field buffer? integer Bytes, about, that the system takes from the sender before they are handed on. Default: megabytes.
 ---@field slice? integer Bytes that are handed on at once, at most, each time in a segment of its own.
 ---@field pause? number Seconds between slices. Default 0.
 ---@field after? integer Bytes that pass before the fault. Default 0.
@@ -61,6 +62,7 @@ local WAY_OPTIONS = {
   latency = "number",
   jitter = "number",
   bandwidth = "number",
+  buffer = "integer",
   slice = "integer",
   pause = "number",
   after = "integer",
@@ -329,6 +331,8 @@ function Proxy:join(client, number, plan)
     client:reset()
     return
   end
+  if up.buffer then assert(client:set_option("receive_buffer", up.buffer)) end
+  if down.buffer then assert(server:set_option("receive_buffer", down.buffer)) end
   local link = setmetatable({
     number = number,
     proxy = self,

@@ -122,6 +122,17 @@ return {
     sender:join()
   end,
 
+  ["[RFC 6455 5.5.2] a message that takes longer to leave than a Ping may stay unanswered arrives, on one connection"] = function()
+    local slow = { bandwidth = 100000, buffer = 8192 }
+    local connection <close>, way = through({ up = slow }, { keep_alive = 0.3, keep_alive_timeout = 0.5 })
+    local bytes = test.random():bytes(300000)
+    assert(connection:send_binary(bytes))
+    local took, got, err = timed(connection.receive, connection)
+    assert(got == bytes, err)
+    test.truthy(took > 2, took)
+    test.equal(way.connections, 1)
+  end,
+
   ["a connection lives through a stall that is shorter than its keep alive"] = function()
     local connection <close>, way = through(nil, { keep_alive = 0.3, keep_alive_timeout = 1 })
     way:stall("down")

@@ -123,6 +123,16 @@ return {
     end
   end,
 
+  ["a call that takes longer to leave than anything may stay unanswered is answered, on one connection"] = function()
+    local slow = { bandwidth = 300000, buffer = 32768 }
+    local peer <close>, way = through({ up = slow }, { send_timeout = 0.5, keep_alive_timeout = 0.5 })
+    local text = ("0123456789"):rep(90000)
+    local took, answer, err = timed(peer.call, peer, "echo", { text }, 20)
+    assert(answer == text, err)
+    test.truthy(took > 2, took)
+    test.equal(way.connections, 1)
+  end,
+
   ["a subscriber that takes nothing holds the publisher back"] = function()
     local peer <close>, way, seen = through(nil, { keep_alive = 0 })
     local stream <close> = assert(peer:subscribe("count", { 0 }, { window = 16 }))

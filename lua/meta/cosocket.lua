@@ -249,6 +249,14 @@ function Stream:close() end
 --- sent is dropped, and what was sent may be. For those who have to tell a failure from an end, and for tests.
 ---@return true
 function Stream:reset() end
+--- How far what was written has come: bytes that the other side's system has acknowledged, and bytes that it has not,
+--- which wait here or are on their way. While the first grows, the line is slow and not dead. What has been acknowledged
+--- has reached a machine, which may be a proxy's, and need not have been read. Under TLS the first may be a little too
+--- small while something is on its way. Of unix sockets, and where the system does not tell (it does on Linux and macOS),
+--- what the system has taken counts as acknowledged.
+---@return integer? delivered
+---@return integer|cosocket.Error waiting
+function Stream:progress() end
 ---@return string?
 function Stream:peer_address() end
 ---@return string?

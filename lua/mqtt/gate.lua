@@ -11,6 +11,7 @@ local cosocket = require("cosocket")
 ---@field private wake fun() Called when `output` has grown, or the gate has failed.
 ---@field private unsaved mqtt.Ticket[] Messages that the next commit makes safe.
 ---@field private committing boolean
+---@field private held integer Bytes that go out when the commit that is under way is done.
 ---@field private closed boolean
 ---@field private work cosocket.Event Set when there is something to commit.
 ---@field private ended cosocket.Event
@@ -75,8 +76,9 @@ function Gate:commit()
   local staged = self.session.output
   repeat
     local connection, bytes, saved = self.connection, staged:take(), self.unsaved
-    self.unsaved = {}
+    self.unsaved, self.held = {}, bytes and #bytes or 0
     local ok, err = self.journal:commit()
+    self.held = 0
     if ok then
       for _, ticket in ipairs(saved) do ticket.stored = true end
       if connection == self.connection then self.output:append(bytes) end
@@ -144,10 +146,14 @@ function Gate:receive(input, now)
 end
 
 ---@param now number
+---@param delivered integer?
+---@param waiting any
 ---@return true? ok
 ---@return cosocket.Error? err
-function Gate:expire(now)
-  local ok, err = self.session:expire(now)
+function Gate:expire(now, delivered, waiting)
+  -- What is on its way to the stream is before what the session says now.
+  if delivered then waiting = waiting + #self.output + self.held end
+  local ok, err = self.session:expire(now, delivered, waiting)
   self:pump()
   return ok, err
 end
@@ -167,6 +173,7 @@ function gate.new(session, journal, wake)
     wake = wake,
     unsaved = {},
     committing = false,
+    held = 0,
     closed = false,
     work = cosocket.event(),
     ended = cosocket.event(),

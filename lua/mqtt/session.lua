@@ -9,6 +9,7 @@
 local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local incoming = require("mqtt.incoming")
+local liveness = require("mqtt.session.liveness")
 local outgoing = require("mqtt.outgoing")
 local reason = require("mqtt.reason")
 local receiving = require("mqtt.session.receiving")
@@ -16,11 +17,6 @@ local tickets = require("mqtt.ticket")
 
 local decode, encode, encode_publish = codec.decode, codec.encode, codec.encode_publish
 local receive = receiving.packets
-
---- The share of the Keep Alive after which a PINGREQ is sent: it must leave before the time is over [MQTT-3.1.2-22].
-local KEEP_ALIVE_SHARE = 0.9
---- Seconds the answer to a PINGREQ may take at most.
-local PING_TIMEOUT_MAX = 30
 
 --- Which commands each state allows.
 ---@type table<string, table<string, true>>
@@ -83,12 +79,25 @@ local PACKETS = {
 ---@field reports boolean Whether answers to messages are events; their tickets know of them without. Default `true`.
 ---@field private clean boolean What CONNECT asked for.
 ---@field private last_sent number
----@field private last_heard number When a packet came last.
+---@field private last_heard number When something came last, a packet or part of one.
+---@field private partial integer Bytes of a packet that has not come to its end.
 ---@field private pong_by number? When the answer to a PINGREQ is due.
+---@field private patience net.Patience? With an answer whose PINGREQ has not left yet.
 ---@field private paused boolean
 ---@field private topics string[]? What the server's topic aliases stand for on this connection.
-local Session = { deadline = math.huge, state = "idle", clean = true, reports = true, last_sent = 0, last_heard = 0, paused = false }
+local Session = {
+  deadline = math.huge,
+  state = "idle",
+  clean = true,
+  reports = true,
+  last_sent = 0,
+  last_heard = 0,
+  partial = 0,
+  paused = false,
+}
 Session.__index = Session
+
+for name, method in pairs(liveness) do Session[name] = method end
 
 ---@param op string
 ---@param message string
@@ -106,72 +115,6 @@ end
 function Session:check(op, command)
   if COMMANDS[self.state][command] then return true end
   return nil, cosocket.error("closed", op, ("the session is %s"):format(self.state))
-end
-
--- Time ------------------------------------------------------------------------
-
---- Seconds without own packets after which a PINGREQ is due.
----@private
----@return number
-function Session:ping_interval()
-  return self.keep_alive > 0 and self.keep_alive * KEEP_ALIVE_SHARE or math.huge
-end
-
---- When the next PINGREQ is due. What we send keeps the connection alive for the server [MQTT-3.1.2-22]; what we hear
---- tells us that it is. Who only sends would not notice a server that is gone, so silence is asked about, too, once.
----@private
----@return number
-function Session:ping_due()
-  local since = self.last_sent
-  if not self.pong_by and self.last_heard < since then since = self.last_heard end
-  return since + self:ping_interval()
-end
-
---- Sets the deadline: the next PINGREQ, or the answer to the last one. Sending and hearing do not move the deadline,
---- which may be early: `expire` looks again.
----@private
-function Session:schedule()
-  local due = self:ping_due()
-  if self.pong_by and not self.paused then due = math.min(due, self.pong_by) end
-  self.deadline = due
-end
-
---- The deadline has passed.
----@param now number
----@return true? alive
----@return cosocket.Error? err
-function Session:expire(now)
-  if now < self.deadline then return true end
-  if self.state == "connecting" then
-    self:close()
-    return nil, cosocket.error("timeout", "mqtt.connect", "the server did not answer CONNECT")
-  elseif self.state ~= "connected" then
-    self.deadline = math.huge
-    return true
-  end
-  if self.pong_by and not self.paused and now >= self.pong_by then
-    self:close()
-    return nil, cosocket.error("timeout", "mqtt", "the server did not answer PINGREQ")
-  end
-  if now >= self:ping_due() then
-    assert(encode(self.output, { type = "pingreq" }, self.version))
-    -- One more PINGREQ, for the server's sake, gives the answer to the first no more time.
-    self.pong_by = self.pong_by or now + math.min(PING_TIMEOUT_MAX, math.max(1, self.keep_alive / 2))
-    self.last_sent = now
-  end
-  self:schedule()
-  return true
-end
-
---- Tells that the owner reads nothing for a while, or again: an answer that is not read is not late.
----@param paused boolean
----@param now number
-function Session:pause(paused, now)
-  if self.paused == paused then return end
-  self.paused = paused
-  if self.state ~= "connected" then return end
-  if self.pong_by and not paused then self.pong_by = now + PING_TIMEOUT_MAX end
-  self:schedule()
 end
 
 -- Commands --------------------------------------------------------------------
@@ -220,7 +163,8 @@ function Session:connect(now, clean_start)
   if self.outgoing.version ~= version then self.outgoing.version = version end
   if received then received.version = version end
   self.state, self.clean = "connecting", clean_start
-  self.pong_by, self.topics = nil, nil
+  self.pong_by, self.patience, self.topics = nil, nil, nil
+  if self.partial > 0 then self.partial = 0 end
   if self.paused then self.paused = false end
   self.last_sent = now
   self.deadline = now + (options.timeout or 30)
@@ -475,6 +419,11 @@ function Session:receive(input, now)
     if packet and packet.qos == 0 and not packet.properties and self.state == "connected" then return packet end
     if not packet then
       if err then return self:refuse(err) end
+      local partial = #input
+      if partial ~= self.partial then
+        self.partial = partial
+        if partial > 0 then self.last_heard = now end
+      end
       return nil
     end
     local type = packet.type

@@ -7,7 +7,7 @@
 --- | `output` | bytes to send |
 --- | `deadline` | when `expire` wants to be called; `math.huge` is never |
 --- | `receive(input, now)` | takes messages off the front of `input` until one is an event: it, `nil`, or `nil, err` |
---- | `expire(now)` | the deadline has passed: `true`, or `nil, err` when that is the end |
+--- | `expire(now, delivered, waiting)` | the deadline has passed: `true`, or `nil, err` when that is the end. `delivered` and `waiting` are what `stream:progress` says: see `net.patience` |
 --- | `output_max` | while more waits to be sent, nothing is taken or read, so that a peer who asks and does not read the answers is held back; optional, for servers: two ends that both do so could wait for each other |
 
 local cosocket = require("cosocket")
@@ -22,7 +22,7 @@ local TICK = 1e-6
 ---@field deadline number
 ---@field output_max? integer
 ---@field receive fun(self: net.Session<E>, input: cosocket.Buffer, now: number): E?, cosocket.Error?
----@field expire fun(self: net.Session<E>, now: number): true?, cosocket.Error?
+---@field expire fun(self: net.Session<E>, now: number, delivered: integer?, waiting: any): true?, cosocket.Error?
 
 local drive = {}
 
@@ -49,7 +49,7 @@ function drive.turn(stream, session, input)
   at = math.max(at, deadline)
   -- Another task may have moved the deadline on.
   if session.deadline > at then return true end
-  return session:expire(at)
+  return session:expire(at, stream:progress())
 end
 
 --- Runs the connection until the session has something for its owner.

@@ -1,3 +1,4 @@
+local certificate = require("test.certificate")
 local cosocket = require("cosocket")
 local test = require("test")
 
@@ -529,6 +530,76 @@ return {
     test.equal(one:write(), true)
   end,
 
+  ["progress tells what has arrived at the other side's system, read or not, and what waits"] = function()
+    local one, other = tcp_pair()
+    test.equal({ one:progress() }, { 0, 0 })
+    send(one, ("x"):rep(1000))
+    assert(other:read(1000))
+    -- With its own bytes the other side acknowledges ours.
+    send(other, "y")
+    assert(one:read(1))
+    test.equal({ one:progress() }, { 1000, 0 })
+    local size = 20000000
+    assert(one:set_option("queue_max", size))
+    assert(one:write(("x"):rep(size)))
+    local delivered, waiting = one:progress()
+    test.equal(delivered + waiting, 1000 + size)
+    assert(waiting > 0, waiting)
+    -- Nobody reads: what has arrived fills the other side's buffer, and then nothing moves.
+    local before
+    repeat
+      before = delivered
+      cosocket.sleep(1)
+      assert(one:try_flush(cosocket.buffer()))
+      delivered, waiting = one:progress()
+      test.equal(delivered + waiting, 1000 + size)
+    until delivered == before
+    assert(waiting > 0, waiting)
+    local reader = cosocket.spawn(function()
+      assert(other:read(size))
+      send(other, "y")
+    end)
+    assert(one:read(1))
+    reader:join()
+    test.equal({ one:progress() }, { 1000 + size, 0 })
+    one:close()
+    test.fails("closed", one:progress())
+  end,
+
+  ["progress over TLS is exact when nothing is on its way"] = function()
+    local one, other = tcp_pair()
+    local tls = { server = true, certificate = certificate.localhost, key = certificate.key }
+    local serving = cosocket.spawn(function() return assert(other:start_tls(tls)) end)
+    assert(one:start_tls({ ca = certificate.ca, server_name = "localhost" }))
+    serving:join()
+    local size = 20000000
+    assert(one:set_option("queue_max", size))
+    assert(one:write(("x"):rep(size)))
+    local delivered, waiting = one:progress()
+    -- What waits is longer by what TLS adds.
+    assert(waiting > 0 and delivered < size and delivered + waiting >= size, delivered)
+    assert(delivered + waiting < size * 1.01, waiting)
+    local reader = cosocket.spawn(function()
+      assert(other:read(size))
+      send(other, "y")
+    end)
+    assert(one:read(1))
+    reader:join()
+    test.equal({ one:progress() }, { size, 0 })
+  end,
+
+  ["progress of a pair is what the system has taken"] = function()
+    local one, other = cosocket.pair()
+    local size = 2000000
+    assert(one:set_option("queue_max", size))
+    assert(one:write(("x"):rep(size)))
+    local delivered, waiting = one:progress()
+    assert(delivered > 0 and waiting > 0, delivered)
+    test.equal(delivered + waiting, size)
+    assert(other:read(size))
+    test.equal({ one:progress() }, { size, 0 })
+  end,
+
   ["wrong arguments raise, blame the caller's line and send nothing"] = function()
     local one, other = cosocket.pair()
     local calls = {
@@ -565,6 +636,9 @@ return {
       function() one.read(5) end,
       function() one.close({}) end,
       function() one.local_address("x") end,
+      function() one.progress(1) end,
+      function() one:set_option("keepalive_interval", "1") end,
+      function() one:set_option("keepalive_count", 1.5) end,
       function() one.shutdown(1) end,
       function() one.start_tls(io.stdout) end,
     }

@@ -8,7 +8,7 @@ local test = require("test")
 local METHODS = {
   stream = {
     "read", "read_line", "read_until", "read_all", "fill", "turn", "wake", "write", "try_write", "try_flush", "flush",
-    "shutdown", "close", "peer_address", "local_address", "set_option", "start_tls", "tls_info", "handshake",
+    "shutdown", "close", "peer_address", "local_address", "progress", "set_option", "start_tls", "tls_info", "handshake",
   },
   listener = { "accept", "local_address", "close" },
   udp = { "send", "send_to", "receive", "join", "leave", "local_address", "close" },

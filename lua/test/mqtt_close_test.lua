@@ -1,4 +1,5 @@
 -- How a connection ends: by us, by the server, by neither; and how it is kept alive until then.
+local codec = require("mqtt.codec")
 local cosocket = require("cosocket")
 local mqtt = require("mqtt")
 local mqtt_peer = require("test.mqtt_peer")
@@ -140,6 +141,55 @@ return {
     for _ in client:messages() do end
     test.equal(client:status().error.kind, "timeout")
     test.near(cosocket.now() - before, 14, 0.001)
+  end,
+
+  ["a message that takes longer to leave than keep alive and PINGRESP arrives once, on one connection"] = function()
+    local size, got = 3000000, nil
+    local client = mqtt_peer.scripted({ keep_alive = 20 }, function(server)
+      repeat
+        cosocket.sleep(1)
+        assert(server.stream:fill(server.input))
+        got = codec.decode(server.input, 5)
+      until got
+      server:send({ type = "puback", packet_id = got.packet_id })
+      server:drain()
+    end)
+    local before = cosocket.now()
+    test.equal(client:publish("t", ("x"):rep(size), { qos = 1 }), 0)
+    -- 18 seconds to the PINGREQ, and 10 for its answer, were not enough.
+    assert(cosocket.now() - before > 40, cosocket.now() - before)
+    test.equal({ #got.payload, got.dup or false, client:status().connections }, { size, false, 1 })
+    client:close()
+  end,
+
+  ["a server that stops reading in the middle of a large message is given up when nothing moves any more"] = function()
+    local stopped
+    local client = mqtt_peer.scripted({ keep_alive = 20, reconnect = false }, function(server)
+      for _ = 1, 25 do
+        cosocket.sleep(1)
+        assert(server.stream:read(65536))
+      end
+      stopped = cosocket.now()
+    end)
+    test.fails("timeout", client:publish("t", ("x"):rep(3000000), { qos = 1 }))
+    -- So long may the answer take, and so often is it looked.
+    test.near(cosocket.now() - stopped, 11.25, 1.25)
+  end,
+
+  ["a large message that comes slowly is waited for though the PINGRESP comes after it"] = function()
+    local size = 3000000
+    local bytes = mqtt_peer.wire(5, { type = "publish", topic = "t", payload = ("x"):rep(size) })
+    local client = mqtt_peer.scripted({ keep_alive = 20 }, function(server)
+      for at = 1, #bytes, 65536 do
+        cosocket.sleep(1)
+        server.stream:write(bytes:sub(at, at + 65535))
+      end
+      server:drain()
+    end)
+    local next_message = client:messages()
+    test.equal(#assert(next_message()).payload, size)
+    test.equal(client:status().connections, 1)
+    client:close()
   end,
 
   ["an idle hour costs a ping every nine tenths of the keep alive, and so does one of sending unheard"] = function()

@@ -340,6 +340,68 @@ return {
     test.equal(failure, { 28, "the server did not answer PINGREQ" })
   end,
 
+  ["a PINGREQ behind something large is unanswered only when nothing moves any more, or after it has left"] = function()
+    -- The answer may take 10 seconds.
+    for _, stops in ipairs({ true, false }) do
+      local client = connected({ keep_alive = 20 })
+      client:publish("t", ("x"):rep(1000000), 1, false, nil, 1)
+      local total = #client.output
+      client.output:clear()
+      local pings, ended = {}, nil
+      for now = 2, 200 do
+        -- A line that carries 10,000 bytes a second, and once stops at the second 50.
+        local delivered = math.min(total + 2, 10000 * (stops and math.min(now, 50) or now))
+        if now >= client.deadline then
+          local ok, err = client:expire(now, delivered, total - delivered)
+          if not ok then ended = { now, err.message } end
+        end
+        if ended then break end
+        for _, type in ipairs(types(client.output, 5)) do
+          test.equal(type, "pingreq")
+          table.insert(pings, now)
+          total = total + 2
+        end
+      end
+      -- The next would follow the first at once; it is for the server when the first has left.
+      test.equal(pings, stops and { 18 } or { 18, 108 })
+      -- It is looked at every two and a half seconds.
+      assert(ended[1] >= (stops and 60 or 110) and ended[1] <= (stops and 64 or 115), ended[1])
+      test.equal(ended[2], "the server did not answer PINGREQ")
+    end
+  end,
+
+  ["a PINGREQ that comes to lie behind what the stream has not been given waits for that, too"] = function()
+    local client = connected({ keep_alive = 20 })
+    client:publish("t", ("x"):rep(1000), 0, false, nil, 1)
+    local size = #client.output
+    test.equal(client:expire(19, 0, 0), true)
+    test.equal(client:expire(21.5, 500, 0), true)
+    test.equal(client:expire(28.9, 500, 0), true)
+    client.output:clear()
+    -- Left at last: the answer may take its time from here.
+    test.equal(client:expire(31.4, size + 2, 0), true)
+    test.equal(client:expire(41.3, size + 2, 0), true)
+    test.fails("timeout", client:expire(41.5, size + 2, 0))
+  end,
+
+  ["while part of a packet has come after the PINGREQ its answer is not late"] = function()
+    local client = connected({ keep_alive = 20 })
+    local input, whole = cosocket.buffer(), mqtt_peer.wire(5, { type = "publish", topic = "t", payload = ("x"):rep(500) })
+    test.equal(client:expire(18, 100, 0), true)
+    for now = 19, 60 do
+      input:append(whole:sub(now - 18, now - 18))
+      test.equal({ client:receive(input, now) }, {})
+      if now >= client.deadline then test.equal(client:expire(now, 100, 0), true) end
+    end
+    -- Looking at the same bytes again is no sign of life.
+    for now = 61, 69 do
+      test.equal(client:receive(input, now), nil)
+      if now >= client.deadline then test.equal(client:expire(now, 100, 0), true) end
+    end
+    test.equal(client.deadline, 70)
+    test.fails("timeout", client:expire(70, 100, 0))
+  end,
+
   ["an acknowledgement counts as own traffic"] = function()
     local client = connected({ keep_alive = 20 })
     local message = client:receive(wire(5, { type = "publish", topic = "t", qos = 1, packet_id = 1 }), 10)

@@ -238,6 +238,29 @@ return {
     test.equal(client:send("late"), nil)
   end,
 
+  ["a message that takes longer to leave than a Ping may stay unanswered arrives"] = function()
+    local client, server, _, far = pair({ keep_alive = 30, keep_alive_timeout = 20 })
+    local bytes = ("x"):rep(8000000)
+    local receiving = cosocket.spawn(function() return client:receive() end)
+    local sending = cosocket.spawn(function() return client:send_binary(bytes) end)
+    local arrived, began = cosocket.buffer(), cosocket.now()
+    -- A slow line: 100,000 bytes a second.
+    while #arrived < #bytes do
+      cosocket.sleep(1)
+      arrived:append(assert(far:read(math.min(100000, #bytes - #arrived))))
+    end
+    assert(cosocket.now() - began > 75)
+    test.equal(sending:join(), true)
+    server.input = arrived
+    local got = server:receive()
+    assert(got == bytes, "another message came")
+    assert(server:send("thanks"))
+    test.equal(receiving:join(), "thanks")
+    test.equal({ client:progress() }, { select(1, client:progress()), 0 })
+    together(function() server:receive() end, function() client:close() end)
+    test.fails("closed", client:progress())
+  end,
+
   ["a peer that answers pings is not given up"] = function()
     local client, server = pair({ keep_alive = 30 })
     local task = cosocket.spawn(function() server:receive() end)

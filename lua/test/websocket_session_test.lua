@@ -142,6 +142,43 @@ return {
     test.equal(client.deadline, math.huge)
   end,
 
+  ["a Ping behind something large is unanswered only when nothing moves any more, or after it has left"] = function()
+    for _, stops in ipairs({ true, false }) do
+      local client = pair({ keep_alive = 30, keep_alive_timeout = 20 })
+      client:send("binary", ("x"):rep(1000000))
+      local total, pings, ended = #client.output, 0, nil
+      client.output:clear()
+      for now = 1, 200 do
+        -- A line that carries 10,000 bytes a second, and once stops at the second 60.
+        local delivered = math.min(total, 10000 * (stops and math.min(now, 60) or now))
+        if now >= client.deadline and not ended then
+          local ok, err = client:expire(now, delivered, total - delivered)
+          if not ok then ended = { now, err.kind } end
+        end
+        if #client.output > 0 then
+          pings, total = pings + 1, total + #client.output
+          client.output:clear()
+        end
+      end
+      -- It is looked at every five seconds.
+      assert(ended[1] >= (stops and 80 or 120) and ended[1] <= (stops and 85 or 125), ended[1])
+      test.equal({ pings, ended[2] }, { 1, "timeout" })
+    end
+  end,
+
+  ["a sign of life ends the wait for a Ping that is leaving still"] = function()
+    local client, server = pair({ keep_alive = 30, keep_alive_timeout = 20 })
+    test.equal(client:expire(30, 0, 1000000), true)
+    test.equal(client.deadline, 35)
+    server:send("text", "here")
+    deliver(server, client, 33)
+    test.equal(client:expire(35, 1000, 999000), true)
+    test.equal(client.deadline, 63)
+    test.equal(client:expire(63, 1000, 0), true)
+    test.equal(client:expire(64, 1000, 0), true)
+    test.fails("timeout", client:expire(83, 1000, 0))
+  end,
+
   ["whatever is heard counts as a sign of life"] = function()
     local client, server = pair({ keep_alive = 30 })
     assert(server:send("text", "hello"))

@@ -105,6 +105,18 @@ function Connection:flush()
   return self.stream:flush()
 end
 
+--- How far what was sent has come, in bytes as they are on the wire: those that the other side's system has
+--- acknowledged, and those that it has not.
+---@return integer? delivered
+---@return integer|cosocket.Error waiting
+function Connection:progress()
+  if self.err then return nil, self.err end
+  local delivered, waiting = self.stream:progress()
+  if not delivered then return nil, waiting end
+  local output = self.output
+  return delivered, output == leaving and waiting or waiting + #output
+end
+
 --- Makes the `turn` another task is parked in answer `true`.
 function Connection:wake()
   self.stream:wake()

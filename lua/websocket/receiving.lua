@@ -45,7 +45,7 @@ local function expired(self, err, deadline)
   local at = now()
   -- A deadline of somebody around us is not the session's, and harms nothing.
   if deadline - at > TICK then return err end
-  local alive, why = session_expire(self, math.max(at, deadline))
+  local alive, why = session_expire(self, math.max(at, deadline), self.stream:progress())
   if alive then return nil end
   ---@cast why cosocket.Error
   why.code = close_code.abnormal

@@ -37,7 +37,7 @@ local function look(self, at)
     part(self, kind --[[@as cosocket.Error]])
     return
   elseif at >= self.deadline then
-    local alive, why = session_expire(self, at)
+    local alive, why = session_expire(self, at, self.stream:progress())
     if not alive then
       ---@cast why cosocket.Error
       why.code = close_code.abnormal

@@ -7,6 +7,7 @@
 local close_code = require("websocket.close_code")
 local codec = require("websocket.codec")
 local cosocket = require("cosocket")
+local patience = require("net.patience")
 
 local decode, encode = codec.decode, codec.encode
 
@@ -33,7 +34,7 @@ local PONGS_MAX = 65536
 ---@field message_max? integer Longest message that is taken, decompressed. Default 16777216.
 ---@field frame_max? integer Longest frame that is taken. Default: `message_max`.
 ---@field keep_alive? number Seconds of silence after which a Ping is sent; 0 turns it off. Default 30.
----@field keep_alive_timeout? number Seconds the other side may take to be heard again. Default 20.
+---@field keep_alive_timeout? number Seconds the other side may take to be heard again, from when the Ping has left; and so long may nothing move before. Default 20.
 ---@field close_timeout? number Seconds the other side may take to answer our Close. Default 5.
 
 ---@class websocket.Session
@@ -44,6 +45,7 @@ local PONGS_MAX = 65536
 ---@field package heard number When the other side was last heard.
 ---@field package pinged number? When a Ping was sent that nothing has followed.
 ---@field package owed string? What the last Ping said that has not been answered for lack of room.
+---@field package patience net.Patience? With a Ping that waits behind other frames.
 ---@field package reading websocket.Reading?
 ---@field package writing websocket.Writing?
 local Session = {}
@@ -120,6 +122,7 @@ end
 function Session:finish()
   self.state, self.deadline = "closed", math.huge
   self.reading, self.writing, self.pinged, self.owed = nil, nil, nil, nil
+  if self.patience then self.patience = nil end
 end
 
 --- Answers a Ping; or, while too much waits to leave, only the last of several (5.5.3).
@@ -198,11 +201,29 @@ function Session:receive(input, now, pieces)
   return over("websocket.receive")
 end
 
+--- Asks whether the other side is there.
+---@param self websocket.Session
+---@param now number
+---@param delivered integer?
+---@param waiting integer?
+local function ask(self, now, delivered, waiting)
+  local output, config = self.output, self.config
+  local before = #output
+  encode(output, config.rules, "ping", "")
+  self.pinged, self.deadline = now, now + config.keep_alive_timeout
+  if delivered and (waiting > 0 or before > 0) then
+    local waits = patience.new(now, config.keep_alive_timeout, delivered, waiting + #output)
+    self.patience, self.deadline = waits, waits.deadline
+  end
+end
+
 --- The deadline has passed.
 ---@param now number
+---@param delivered integer? What the stream's `progress` says: bytes that have arrived, and bytes that have not. Without, whatever is sent leaves at once.
+---@param waiting any
 ---@return true? alive
 ---@return cosocket.Error? err
-function Session:expire(now)
+function Session:expire(now, delivered, waiting)
   if now < self.deadline then return true end
   if self.state == "closing" then
     self:finish()
@@ -211,21 +232,26 @@ function Session:expire(now)
     self.deadline = math.huge
     return true
   end
-  local config, pinged = self.config, self.pinged
+  local config, pinged, waits = self.config, self.pinged, self.patience
   if pinged and self.heard >= pinged then
     self.pinged, pinged = nil, nil
+    if waits then self.patience, waits = nil, nil end
   end
   local due = pinged and pinged + config.keep_alive_timeout or self.heard + config.keep_alive
-  if config.keep_alive == 0 then due = math.huge end
+  if waits then
+    -- Over a slow line, the Ping may be leaving still.
+    due = waits:look(now, delivered, delivered and waiting + #self.output)
+  elseif config.keep_alive == 0 then
+    due = math.huge
+  end
   if now < due then
-    self.deadline = due
+    self.deadline = waits and waits.deadline or due
   elseif pinged then
     self:finish()
     local seconds = now - self.heard
     return nil, cosocket.error("timeout", "websocket", ("nothing was heard of the other side for %.0f s"):format(seconds))
   else
-    encode(self.output, config.rules, "ping", "")
-    self.pinged, self.deadline = now, now + config.keep_alive_timeout
+    ask(self, now, delivered, waiting)
   end
   return true
 end

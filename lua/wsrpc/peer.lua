@@ -21,7 +21,7 @@ local now = cosocket.now
 local QUEUE_MAX = 4194304
 --- Bytes that may wait before tasks that send wait, too.
 local QUEUE_HIGH = 262144
---- Seconds that the other side may take to read what waits.
+--- Seconds that the other side may leave what waits alone.
 local SEND_TIMEOUT = 30
 --- Messages that are sent in one go.
 local BURST = 64
@@ -37,7 +37,7 @@ local OVER = setmetatable({}, { __tostring = function() return "the connection i
 
 ---@class wsrpc.PeerOptions: wsrpc.Limits
 ---@field queue_max? integer Bytes that may wait for the other side to read; with more it is cut off with code 1008. Default 4194304.
----@field send_timeout? number Seconds it may take to read what waits; else it is cut off, too. Default 30.
+---@field send_timeout? number Seconds in which nothing of what waits may arrive; then it is cut off, too. Default 30.
 ---@field call_timeout? number Seconds that a call of ours waits for its answer. Default 30.
 ---@field handler_timeout? number Seconds that a method may take before its waits end with `timeout`; 0 is no limit. Default 60.
 ---@field on_connect? fun(peer: wsrpc.Peer) Runs in a task of its own when a connection is open.
@@ -181,15 +181,17 @@ end
 local function send_all(self, connection, current)
   local seconds = self.options.send_timeout or SEND_TIMEOUT
   local function burst()
-    if connection:is_busy() then
-      local ok, err = connection:flush()
-      if not ok then return nil, err end
-    end
     for _ = 1, BURST do
-      local text = current:take()
+      if connection:is_busy() then
+        local ok, err = connection:flush()
+        if not ok then return nil, err end
+      end
+      local text = current.output[current.first]
       if not text then return true end
-      local ok, err = connection:send(text)
-      if not ok then return nil, err end
+      -- What is under way when time is over stays so: a message is queued as a whole, or not at all.
+      local sent, err = connection:try_send(text)
+      if err then return nil, err end
+      if sent then current:take() end
     end
     return true
   end
@@ -201,7 +203,13 @@ local function send_all(self, connection, current)
       self.wake:wait()
       self.idle = false
     end
+    local before = connection:progress()
     local ok, err = cosocket.deadline(seconds, burst)
+    if not ok and err.kind == "timeout" then
+      -- Who takes what is sent, over a slow line or slowly, is not cut off for that.
+      local after = connection:progress()
+      ok = before and after and after > before
+    end
     if not ok then
       ---@cast err cosocket.Error
       if err.kind == "timeout" then

@@ -121,7 +121,7 @@ for name, type in pairs({ suback = "subscribe", unsuback = "unsubscribe" }) do
 end
 
 function RECEIVE:pingresp()
-  self.pong_by = nil
+  self.pong_by, self.patience = nil, nil
   self:schedule()
 end
 

@@ -27,6 +27,7 @@ mod socket;
 mod stream;
 mod task;
 mod turn;
+mod unsent;
 
 pub(crate) use aside::install as install_aside;
 pub use buffer::BufferRef;
@@ -39,6 +40,7 @@ pub(crate) use primitives::install as install_primitives;
 pub(crate) use socket::{NewSocket, SocketRef, SocketType, install as install_sockets, kind_of, push_socket};
 pub(crate) use task::{TaskRef, install as install_tasks};
 pub(crate) use turn::{Thread, Turn, failure_value, kill, position, release_thread, run_task};
+pub(crate) use unsent::unacknowledged;
 
 use arguments::{check_integer, check_number, check_string, opt_integer};
 use attempt::{Attempt, Need, cancelled, timed_out};

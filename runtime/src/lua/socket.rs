@@ -80,6 +80,13 @@ pub(super) fn add_stream_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table
             None => Ok(Err(closed("peer_address"))),
         }
     })?;
+    define(lua, shared, methods, "progress", |lua, shared, socket: SocketRef| {
+        let progress = shared.core.borrow_mut().stream(socket.0).map(|stream| stream.progress());
+        match progress {
+            Some(both) => both.into_lua_multi(lua),
+            None => (Value::Nil, closed("progress")).into_lua_multi(lua),
+        }
+    })?;
     define(lua, shared, methods, "reset", |_, shared, socket: SocketRef| {
         shared.core.borrow_mut().reset(socket.0);
         Ok(true)
@@ -283,14 +290,6 @@ fn set_option(shared: &Shared, id: SocketId, name: &str, value: &Value) -> Answe
                 None => return wrong("a boolean or the idle time in seconds"),
             },
         },
-        _ => {
-            let known =
-                "nodelay, keepalive, keepalive_interval, keepalive_count, queue_max, receive_buffer, send_buffer";
-            return Ok(Err(mistake(op, format!("unknown option {name:?}; there are {known}"))));
-        }
-    };
-    Ok(result.map(|()| true).map_err(|error| Error::from_io(op, &error)))
-}
         "keepalive_interval" => match (number(value), plain.tcp()) {
             (None, _) => return wrong("seconds"),
             (Some(seconds), Some(tcp)) => {
@@ -303,6 +302,14 @@ fn set_option(shared: &Shared, id: SocketId, name: &str, value: &Value) -> Answe
             (Some(count), Some(tcp)) => tune_keepalive(&tcp, &TcpKeepalive::new().with_retries(keepalive_count(count))),
             (Some(_), None) => Ok(()),
         },
+        _ => {
+            let known =
+                "nodelay, keepalive, keepalive_interval, keepalive_count, queue_max, receive_buffer, send_buffer";
+            return Ok(Err(mistake(op, format!("unknown option {name:?}; there are {known}"))));
+        }
+    };
+    Ok(result.map(|()| true).map_err(|error| Error::from_io(op, &error)))
+}
 
 #[cfg(test)]
 mod tests {

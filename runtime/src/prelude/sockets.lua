@@ -185,7 +185,7 @@ local Stream, Listener, Udp = native.stream_methods, native.listener_methods, na
 local flush, handshake = Stream.flush, Stream.handshake
 
 for _, methods in ipairs({ Stream, Listener, Udp }) do
-  for _, name in ipairs({ "close", "local_address", "peer_address", "tls_info", "join", "leave" }) do
+  for _, name in ipairs({ "close", "local_address", "peer_address", "progress", "tls_info", "join", "leave" }) do
     local method = methods[name]
     if method then
       methods[name] = function(...) return blame(1, method(...)) end

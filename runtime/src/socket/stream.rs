@@ -85,6 +85,8 @@ pub(crate) struct Stream {
     /// Where the unsent bytes begin in `output`.
     sent: u32,
     queue_max: u32,
+    /// Bytes that the transport has taken.
+    taken: u64,
     /// Offset up to which a waiting reader has searched.
     scanned: u32,
     wanted: Wanted,
@@ -116,6 +118,7 @@ impl Stream {
             output: Vec::new(),
             sent: 0,
             queue_max: options.queue_max,
+            taken: 0,
             scanned: 0,
             wanted: Wanted::Any,
             reader: None,
@@ -146,6 +149,12 @@ impl Stream {
     /// Whether everything written has been given to the system.
     pub(crate) fn is_flushed(&self) -> bool {
         self.unsent() == 0 && !self.transport.wants_flush()
+    }
+
+    /// How many bytes of what was written the other side's system has acknowledged, and how many it has not.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let under_way = self.transport.unacknowledged() as u64;
+        (self.taken.saturating_sub(under_way), self.unsent() as u64 + under_way)
     }
 
     pub(crate) fn set_queue_max(&mut self, bytes: u32) {
@@ -486,6 +495,7 @@ impl Stream {
                 let parts = if waiting == 0 { &parts[1..] } else { &parts[..] };
                 match self.transport.write(&mut self.ready, parts) {
                     Ok(n) => {
+                        self.taken += n as u64;
                         let queued = n.min(waiting);
                         self.mark_sent(queued, pool);
                         taken += n - queued;
@@ -538,7 +548,10 @@ impl Stream {
             match self.transport.write(&mut self.ready, &[bytes]) {
                 // TLS takes nothing more until its own bytes have left.
                 Ok(0) => break,
-                Ok(n) => self.mark_sent(n, pool),
+                Ok(n) => {
+                    self.taken += n as u64;
+                    self.mark_sent(n, pool);
+                }
                 Err(TransportError::Blocked) => return,
                 Err(error) => return self.write_failed(error),
             }

@@ -14,6 +14,7 @@ use mio::{
 use super::{Readiness, Tap, tls::Tls};
 use crate::{
     error::{Error, Kind},
+    ffi::unacknowledged,
     scheduler::Op,
 };
 
@@ -129,6 +130,15 @@ impl Plain {
 
     pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
         either!(self, socket => socket.shutdown(Shutdown::Write))
+    }
+
+    /// Bytes that the system has taken and the other side's system has not acknowledged, as far as ours tells. Of a unix
+    /// socket it tells the memory they take, which is something else: there, what it has taken has arrived.
+    fn unacknowledged(&self) -> usize {
+        match self {
+            Plain::Tcp(socket) => unacknowledged(socket),
+            Plain::Unix(_) => 0,
+        }
     }
 
     /// The error of a connection attempt, if it has failed.
@@ -252,6 +262,11 @@ impl Transport {
             None => Ok(()),
             Some(tls) => tls.flush(&mut self.plain, ready),
         }
+    }
+
+    /// Bytes taken that the other side's system has not acknowledged, as far as ours tells.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.held()) + self.plain.unacknowledged()
     }
 
     /// Whether `flush` has something to do.

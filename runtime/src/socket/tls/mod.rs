@@ -28,6 +28,8 @@ pub(crate) struct Tls {
     session: Connection,
     /// The name asked for, as a client.
     server_name: Option<Box<str>>,
+    /// Bytes of records that wait for the socket.
+    held: usize,
 }
 
 impl std::fmt::Debug for Tls {
@@ -48,7 +50,12 @@ pub(crate) struct Info {
 }
 
 /// A plain socket as rustls wants to see it.
-struct Pipe<'a>(&'a mut Plain, &'a mut Readiness);
+struct Pipe<'a> {
+    plain: &'a mut Plain,
+    ready: &'a mut Readiness,
+    /// What is left of what was to be written last.
+    held: &'a mut usize,
+}
 
 fn to_io(error: TransportError) -> io::Error {
     match error {
@@ -60,7 +67,7 @@ fn to_io(error: TransportError) -> io::Error {
 
 impl Read for Pipe<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(self.1, into).map_err(to_io)
+        self.plain.read(self.ready, into).map_err(to_io)
     }
 }
 
@@ -70,7 +77,11 @@ impl Write for Pipe<'_> {
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write(self.1, parts).map_err(to_io)
+        let result = self.plain.write(self.ready, parts);
+        // rustls offers all it has, and tells nobody how much that is.
+        let offered: usize = parts.iter().map(|part| part.len()).sum();
+        *self.held = offered - result.as_ref().map_or(0, |sent| *sent);
+        result.map_err(to_io)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -88,11 +99,11 @@ fn from_io(error: io::Error) -> TransportError {
 impl Tls {
     pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
         let server_name = Some(name.to_str().into());
-        Ok(Self { session: ClientConnection::new(config, name)?.into(), server_name })
+        Ok(Self { session: ClientConnection::new(config, name)?.into(), server_name, held: 0 })
     }
 
     pub(crate) fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        Ok(Self { session: ServerConnection::new(config)?.into(), server_name: None })
+        Ok(Self { session: ServerConnection::new(config)?.into(), server_name: None, held: 0 })
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
@@ -101,7 +112,7 @@ impl Tls {
 
     /// Takes records off the socket and looks into them. `false`: the socket has ended.
     fn receive(&mut self, plain: &mut Plain, ready: &mut Readiness) -> Result<bool, TransportError> {
-        let n = self.session.read_tls(&mut Pipe(plain, ready)).map_err(from_io)?;
+        let n = self.session.read_tls(&mut Pipe { plain, ready, held: &mut self.held }).map_err(from_io)?;
         if let Err(error) = self.session.process_new_packets() {
             // The alert that says why leaves as far as the socket takes it.
             let _ = self.flush(plain, ready);
@@ -176,9 +187,14 @@ impl Tls {
         self.session.wants_write()
     }
 
+    /// Bytes of records that the socket had no room for when they were last offered.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     pub(crate) fn flush(&mut self, plain: &mut Plain, ready: &mut Readiness) -> Result<(), TransportError> {
         while self.session.wants_write() {
-            self.session.write_tls(&mut Pipe(plain, ready)).map_err(from_io)?;
+            self.session.write_tls(&mut Pipe { plain, ready, held: &mut self.held }).map_err(from_io)?;
         }
         Ok(())
     }
