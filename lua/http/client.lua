@@ -417,6 +417,7 @@ end
 ---@return http.Uploaded? uploaded
 ---@return cosocket.Error? err `refused` with `code` for a status that is not 2xx, `limit` for 413, `io` with the code `"changed"`, `protocol` with the code `"checksum"`, or for a server that does not speak tus; and what a request fails with
 function Client:upload(address, source, options)
+  cosocket.check_self(self, "client", "upload")
   return require("http.resumable").upload(self, address, source, options)
 end
 
@@ -429,6 +430,7 @@ end
 ---@return boolean? cancelled Whether there was one.
 ---@return cosocket.Error? err As of `upload`.
 function Client:cancel_upload(address, source, options)
+  cosocket.check_self(self, "client", "cancel_upload")
   return require("http.resumable").cancel(self, address, source, options)
 end
 

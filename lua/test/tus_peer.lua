@@ -10,6 +10,9 @@ local peer = require("test.http_peer")
 
 local tus_peer = {}
 
+--- What is sent, unless a test has something else.
+tus_peer.TEXT = crypto.sha256("log"):rep(9000) .. "the end"
+
 ---@class test.TusUpload
 ---@field length integer
 ---@field data string
@@ -150,6 +153,56 @@ function tus_peer.serve(options)
   end) --[[@as test.TusPeer]]
   server.uploads, server.deleted, server.counts = {}, {}, {}
   return server
+end
+
+-- What tests have in common ------------------------------------------------------
+
+---@param path string
+---@param text string
+function tus_peer.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
+---@param path string
+---@return string? text `nil` when there is no file.
+function tus_peer.content(path)
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+--- A file with the text, and something that removes what was left there.
+---@param text? string
+---@return string path
+---@return table clean
+function tus_peer.source_of(text)
+  local path = os.tmpname()
+  tus_peer.write(path, text or tus_peer.TEXT)
+  return path, setmetatable({}, { __close = function()
+    for _, ending in ipairs({ "", ".upload", ".upload.new", ".state" }) do os.remove(path .. ending) end
+  end })
+end
+
+--- The methods of all requests, such as "POST PATCH".
+---@param server test.TusPeer
+---@return string
+function tus_peer.methods(server)
+  local all = {}
+  for i, request in ipairs(server.requests) do all[i] = request.method end
+  return table.concat(all, " ")
+end
+
+--- Fails unless the server has the text, in its only upload or the one that is named.
+---@param server test.TusPeer
+---@param text? string
+---@param path? string
+function tus_peer.arrived(server, text, path)
+  local upload = server.uploads[path or "/files/1"]
+  if not upload or upload.data ~= (text or tus_peer.TEXT) then error("the server has something else", 2) end
 end
 
 return tus_peer
