@@ -6,7 +6,7 @@
 --- On a terminal the level is `info`, in a pipe `warn`. `MOONWIRE_LOG=debug` sets it, and
 --- `MOONWIRE_LOG=warn,mqtt=debug` that of one name too; `mqtt` is also for `mqtt.session`. Colours appear
 --- on a terminal only, and never with `NO_COLOR`. Nothing in a record can break its line: control characters
---- are escaped, and texts beyond 4 KiB are cut.
+--- are escaped, and texts beyond 4 KiB are cut. On a terminal the lines of a traceback are lines, indented.
 ---@class log.Logger
 local log = {}
 

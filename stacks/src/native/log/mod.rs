@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 
 use self::{
     level::{Level, Setting, parse_settings},
-    record::Record,
+    record::{Look, Record},
 };
 use super::{
     arguments::{misuse, suggestion},
@@ -35,7 +35,7 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     let log = Log::new(Setup {
         level: if terminal { Level::Info } else { Level::Warn },
         settings: &env::var_os("MOONWIRE_LOG").unwrap_or_default().to_string_lossy(),
-        colour: terminal && !dumb && !set("NO_COLOR"),
+        look: Look { colour: terminal && !dumb && !set("NO_COLOR"), lines: terminal },
         now: OffsetDateTime::now_utc,
         // Whoever closed stderr does not want to hear about it.
         sink: Box::new(|line| drop(stderr().write_all(line))),
@@ -53,7 +53,7 @@ struct Setup<'a> {
     level: Level,
     /// The text of `MOONWIRE_LOG`.
     settings: &'a str,
-    colour: bool,
+    look: Look,
     now: fn() -> OffsetDateTime,
     sink: Sink,
 }
@@ -62,7 +62,7 @@ struct Setup<'a> {
 struct Log {
     root: Rc<Node>,
     named: RefCell<BTreeMap<String, Rc<Node>>>,
-    colour: bool,
+    look: Look,
     now: fn() -> OffsetDateTime,
     sink: Sink,
 }
@@ -86,14 +86,14 @@ impl Node {
 impl Log {
     fn new(setup: Setup) -> Self {
         let root = Rc::new(Node { own: Cell::new(Some(setup.level)), parent: None });
-        let log = Self { root, named: RefCell::default(), colour: setup.colour, now: setup.now, sink: setup.sink };
+        let log = Self { root, named: RefCell::default(), look: setup.look, now: setup.now, sink: setup.sink };
         for setting in parse_settings(setup.settings) {
             match setting {
                 Setting::Common(level) => log.root.own.set(Some(level)),
                 Setting::Named(name, level) => log.node(name).own.set(Some(level)),
                 Setting::Unknown(word) => {
                     let hint = suggestion(word, &Level::NAMES);
-                    let mut record = Record::new((log.now)(), Level::Warn, Some("log"), log.colour);
+                    let mut record = Record::new((log.now)(), Level::Warn, Some("log"), log.look);
                     record.text(format!("MOONWIRE_LOG: unknown level {word:?}{hint}").as_bytes());
                     (log.sink)(&record.finish());
                 }
@@ -124,7 +124,7 @@ fn logger(lua: &Lua, log: Rc<Log>, name: Option<Rc<str>>) -> mlua::Result<Table>
             if level > node.level() {
                 return Ok(());
             }
-            let mut record = Record::new((log.now)(), level, name.as_deref(), log.colour);
+            let mut record = Record::new((log.now)(), level, name.as_deref(), log.look);
             record.text(&record::words(lua, &text)?);
             if let Some(fields) = fields {
                 record.fields(lua, &fields)?;

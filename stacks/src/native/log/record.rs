@@ -1,4 +1,5 @@
-//! One record, one line: whatever it is about, nobody can break the line or speak to the terminal.
+//! One record, one line: whatever it is about, nobody can break the line or speak to the terminal. Where somebody sits
+//! at the terminal, the lines of a text are lines, but none of them looks like a record's beginning.
 
 use std::io::Write;
 
@@ -14,19 +15,30 @@ const SHOWN_MAX: usize = 4096;
 /// How many fields are shown.
 const FIELDS_MAX: usize = 64;
 
+/// What further lines of a text begin with.
+const INDENT: &[u8] = b"\n    ";
+
 const DIM: &str = "2";
 const BOLD: &str = "1";
 
 /// A line in the making.
 pub(super) struct Record {
     line: Vec<u8>,
-    colour: bool,
+    look: Look,
+}
+
+/// What records look like.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Look {
+    pub(super) colour: bool,
+    /// Lines of texts are shown as lines.
+    pub(super) lines: bool,
 }
 
 impl Record {
     /// A line that says when, how grave, and who.
-    pub(super) fn new(now: OffsetDateTime, level: Level, name: Option<&str>, colour: bool) -> Self {
-        let mut record = Self { line: Vec::with_capacity(128), colour };
+    pub(super) fn new(now: OffsetDateTime, level: Level, name: Option<&str>, look: Look) -> Self {
+        let mut record = Self { line: Vec::with_capacity(128), look };
         let (date, (hour, minute, second, milli)) = (now.date(), now.time().as_hms_milli());
         let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
         record.painted(
@@ -48,7 +60,23 @@ impl Record {
     /// What happened.
     pub(super) fn text(&mut self, text: &[u8]) {
         self.line.push(b' ');
+        if self.look.lines {
+            return self.lines(text);
+        }
         escape(&mut self.line, text, false);
+    }
+
+    /// A text line by line.
+    fn lines(&mut self, text: &[u8]) {
+        for (index, line) in cut(text).split(|byte| *byte == b'\n').enumerate() {
+            if index > 0 {
+                self.line.extend(INDENT);
+            }
+            let depth = line.iter().take_while(|byte| **byte == b'\t').count();
+            self.line.extend(b"  ".repeat(depth));
+            escape(&mut self.line, &line[depth..], false);
+        }
+        tell_cut(&mut self.line, text);
     }
 
     /// What is known about it, sorted by name.
@@ -69,7 +97,11 @@ impl Record {
             shown.push(b'=');
             self.line.push(b' ');
             self.painted(DIM, &shown);
-            quote(&mut self.line, &value);
+            if self.look.lines && value.contains(&b'\n') {
+                self.lines(&value);
+            } else {
+                quote(&mut self.line, &value);
+            }
         }
         Ok(())
     }
@@ -81,7 +113,7 @@ impl Record {
     }
 
     fn painted(&mut self, code: &str, bytes: &[u8]) {
-        if self.colour {
+        if self.look.colour {
             self.line.extend([b"\x1b[", code.as_bytes(), b"m", bytes, b"\x1b[0m"].concat());
         } else {
             self.line.extend(bytes);
@@ -133,8 +165,7 @@ fn quote(line: &mut Vec<u8>, text: &[u8]) {
 /// `text` with everything escaped that is not to be seen: control characters, separators of lines,
 /// bytes that are not UTF-8; between quotes, those and the backslash too.
 fn escape(line: &mut Vec<u8>, text: &[u8], quoted: bool) {
-    let shown = &text[..text.len().min(SHOWN_MAX)];
-    for chunk in shown.utf8_chunks() {
+    for chunk in cut(text).utf8_chunks() {
         for letter in chunk.valid().chars() {
             if unseen(letter) || (quoted && matches!(letter, '"' | '\\')) {
                 line.extend(letter.escape_default().to_string().bytes());
@@ -147,7 +178,17 @@ fn escape(line: &mut Vec<u8>, text: &[u8], quoted: bool) {
             let _ = write!(line, "\\x{byte:02x}");
         }
     }
-    if shown.len() < text.len() {
+    tell_cut(line, text);
+}
+
+/// As much of a text as is shown.
+fn cut(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(SHOWN_MAX)]
+}
+
+/// Says that a text goes on, if not all of it was shown.
+fn tell_cut(line: &mut Vec<u8>, text: &[u8]) {
+    if text.len() > SHOWN_MAX {
         // A Vec takes everything.
         let _ = write!(line, "... ({} bytes)", text.len());
     }

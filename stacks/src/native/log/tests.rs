@@ -6,14 +6,19 @@ use mlua::Lua;
 use moonwire_runtime::mlua;
 use time::{Date, Month, OffsetDateTime, Time};
 
-use super::{Level, Log, Setup, logger};
+use super::{Level, Log, Look, Setup, logger};
 
 /// What `script` logs, where `log` is the module.
 fn logged(level: Level, settings: &str, colour: bool, script: &str) -> String {
+    looking(level, settings, Look { colour, lines: false }, script)
+}
+
+/// The same, as it looks there.
+fn looking(level: Level, settings: &str, look: Look, script: &str) -> String {
     let lines = Rc::new(RefCell::new(Vec::new()));
     let taken = Rc::clone(&lines);
     let sink = Box::new(move |line: &[u8]| taken.borrow_mut().extend(line));
-    let log = Log::new(Setup { level, settings, colour, now, sink });
+    let log = Log::new(Setup { level, settings, look, now, sink });
     let lua = Lua::new();
     let module = logger(&lua, Rc::new(log), None).expect("a logger");
     lua.globals().set("log", module).expect("a global");
@@ -95,6 +100,21 @@ fn a_record_stays_one_line_and_does_not_speak_to_the_terminal() {
     assert_eq!(shown(r"'x', { ['a\nb'] = 1, ['c d'] = 2 }"), r#"x "a\nb"=1 "c d"=2"#);
     let named = logged(Level::Info, "", false, "log.new('a\\nb').info('x')");
     assert_eq!(named, "2026-11-22T19:51:03.007Z INFO  a\\nb: x\n");
+}
+
+#[test]
+fn on_a_terminal_the_lines_of_a_text_are_lines_and_none_looks_like_a_record() {
+    let shown = |script| looking(Level::Info, "", Look { colour: false, lines: true }, script);
+    assert_eq!(
+        shown(r"log.error('broken\nstack traceback:\n\tin a\n2026-11-22 no record\27[31m')"),
+        "2026-11-22T19:51:03.007Z ERROR broken\n    stack traceback:\n      in a\n    2026-11-22 no record\\u{1b}[31m\n"
+    );
+    assert_eq!(
+        shown(r"log.info('x', { traceback = 'one\ntwo', word = 1 })"),
+        "2026-11-22T19:51:03.007Z INFO  x traceback=one\n    two word=1\n"
+    );
+    let long = shown(r"log.info(('line\n'):rep(10000))");
+    assert!(long.len() < 10_000 && long.ends_with("... (50000 bytes)\n"), "{}", long.len());
 }
 
 #[test]
