@@ -16,6 +16,7 @@
 
 local address = require("smtp.address")
 local connect = require("smtp.connect")
+local messages = require("smtp.message")
 
 local smtp = {}
 
@@ -37,10 +38,15 @@ end
 ---@return smtp.Result? result
 ---@return cosocket.Error? err
 function smtp.send(where, message, options)
-  local one, err = connect.open(connect.target("smtp.send", where, options))
+  local aim = connect.target("smtp.send", where, options)
+  -- What is wrong with a message is told before anybody is asked, and whether or not the server is there.
+  messages.check(message, 2)
+  local composed, err = messages.compose(message, { dkim = aim.options.dkim or nil })
+  if not composed then return nil, err end
+  local one, result
+  one, err = connect.open(aim)
   if not one then return nil, err end
-  local result
-  result, err = one:send(message, nil, true)
+  result, err = one:send_ready(composed, {}, true)
   one:close()
   return result, err
 end

@@ -230,10 +230,11 @@ end
 ---@async
 ---@param composed smtp.Composed
 ---@param options smtp.SendOptions
+---@param last? boolean Nothing follows: say goodbye with it.
 ---@return smtp.Result? result
 ---@return cosocket.Error? err
-function Client:send_ready(composed, options)
-  return self:exclusive("smtp.send", function() return self:send_composed(composed, options) end)
+function Client:send_ready(composed, options, last)
+  return self:exclusive("smtp.send", function() return self:send_composed(composed, options, last) end)
 end
 
 ---@private

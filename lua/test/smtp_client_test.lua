@@ -72,6 +72,24 @@ return {
       test.matches(message, "smtp_client_test%.lua:%d+: ")
       client:close()
     end,
+
+    ["what is wrong with a message is told before the server is asked"] = function()
+      local asked = 0
+      local function nobody()
+        asked = asked + 1
+        return nil, cosocket.error("connect", "connect", "nobody is there")
+      end
+      local message = test.raises('unknown option "body"', function()
+        assert(smtp.send(nobody, { from = "a@b.example", to = "c@d.example", body = "x" }))
+      end)
+      test.matches(message, "^[^:]*smtp_client_test%.lua:%d+: ")
+      test.fails("protocol", smtp.send(nobody, { from = "nobody", to = "c@d.example", text = "x" }))
+      local lost = { from = "a@b.example", to = "c@d.example", text = "x", attachments = { "/nowhere/at/all.csv" } }
+      test.fails("io", smtp.send(nobody, lost))
+      test.equal(asked, 0)
+      test.fails("connect", smtp.send(nobody, MESSAGE))
+      test.equal(asked, 1)
+    end,
   },
 
   ["a message arrives, and the server's words come back"] = function()
