@@ -145,6 +145,8 @@ function Exchange:close()
   return true
 end
 
+Exchange.__close = Exchange.close
+
 local exchange = {}
 
 --- Begins: starts the task that owns the stream, in the group of the caller. `close` ends it.

@@ -202,6 +202,15 @@ return {
     task:join()
   end,
 
+  ["it is closed at the end of its block"] = function()
+    local stream, task = test.stream({ { expect_close = true } })
+    do
+      local link <close> = exchange.start(stream, new_session())
+      test.equal(link.err, nil)
+    end
+    task:join()
+  end,
+
   ["a handler that raises ends the connection with its group"] = function()
     local stream, task = test.stream({ { send = "news\n" }, { expect_close = true } })
     local link
