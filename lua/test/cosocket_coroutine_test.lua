@@ -326,6 +326,23 @@ return {
     test.equal(select("#", coroutine.resume(coroutine.create(function() return table.unpack({}, 1, 200) end))), 201)
   end,
 
+  ["a generator that is too deep in calls to be resumed says so, and can be later"] = function()
+    local generators, answers = {}, {}
+    local function deeper() return (("x"):gsub(".", deeper)) end
+    -- The handler runs where the calls are too deep already.
+    local ok, err = xpcall(deeper, function(message)
+      local generator = coroutine.wrap(function(...) return "fine", ... end)
+      generators[#generators + 1] = generator
+      answers[#answers + 1] = { pcall(generator, 1, 2) }
+      return message
+    end)
+    test.equal({ ok, err }, { false, "C stack overflow" })
+    test.equal(answers, { { false, "C stack overflow" } })
+    collectgarbage()
+    test.equal({ generators[1](3) }, { "fine", 3 })
+    test.equal(select(2, pcall(generators[1])), "cannot resume dead coroutine")
+  end,
+
   ["a plain yield in a task lets others run"] = function()
     local ran = 0
     local task = cosocket.spawn(function()

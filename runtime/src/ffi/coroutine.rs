@@ -59,7 +59,10 @@ unsafe fn fail_wrapped(state: Raw, inner: Raw) -> c_int {
         lua::luaL_traceback(state, inner, std::ptr::null(), 0);
         let text = super::check_string(state, -1);
         let below = lua::lua_gettop(state);
-        lua::lua_closethread(inner, state);
+        // One that could not even be resumed, too deep in calls, is not closed: that would leave no error on it.
+        if !matches!(lua::lua_status(inner), lua::LUA_OK | lua::LUA_YIELD) {
+            lua::lua_closethread(inner, state);
+        }
         lua::lua_xmove(inner, state, 1);
         if lua::lua_type(state, -1) == lua::LUA_TSTRING {
             lua::luaL_where(state, 1);
