@@ -406,6 +406,24 @@ return {
     mistaken('unknown option "completely different"' .. there_are, cosocket.udp, { ["completely different"] = 1 })
   end,
 
+  ["options may have metamethods that come back to the runtime"] = function()
+    local asked = 0
+    local options = setmetatable({}, { __index = function() asked = asked + (cosocket.now() and 1 or 0) end })
+    local listener <close> = assert(cosocket.listen("tcp://127.0.0.1:0", options))
+    local stream <close> = assert(cosocket.connect("tcp://" .. listener:local_address(), options))
+    local udp <close> = assert(cosocket.udp(options))
+    test.equal(asked > 10, true)
+    local one <close>, other <close> = cosocket.pair()
+    asked = 0
+    for _, tls in ipairs({ { server = true, certificate = "x", key = "x" }, { ca = "x" } }) do
+      local ok, err = one:start_tls(setmetatable(tls, getmetatable(options)))
+      test.equal({ ok, err.kind, err.op }, { nil, "tls", "start_tls" })
+    end
+    local ok, err = cosocket.listen("tls://127.0.0.1:0", { tls = setmetatable({ certificate = "x", key = "x" }, getmetatable(options)) })
+    test.equal({ ok, err.kind, err.op }, { nil, "tls", "listen" })
+    test.equal(asked > 10, true)
+  end,
+
   ["options of a wrong type or value are the caller's mistake"] = function()
     local listen, connect, udp = cosocket.listen, cosocket.connect, cosocket.udp
     mistaken('"timeout" must be a number, not a string', connect, "127.0.0.1:1", { timeout = "5" })

@@ -74,13 +74,15 @@ pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> 
         Ok(added.map(|id| NewSocket(SocketType::Stream, id)).map_err(describe))
     })?;
     define(lua, shared, native, "tune", |_, shared, (socket, options): (SocketRef, Table)| {
+        let nodelay = options.get::<Option<bool>>("nodelay")?.unwrap_or(true);
+        let (interval, count) = (options.get("keepalive_interval")?, options.get("keepalive_count")?);
+        let settings = keepalive(&options.get("keepalive")?, interval, count);
         let mut core = shared.core.borrow_mut();
         let Some(stream) = core.stream(socket.0) else { return Ok(()) };
         if let Some(tcp) = stream.transport().plain.tcp() {
             // A connection works without these; the options that may fail have `set_option`.
-            let _ = tcp.set_tcp_nodelay(options.get::<Option<bool>>("nodelay")?.unwrap_or(true));
-            let (interval, count) = (options.get("keepalive_interval")?, options.get("keepalive_count")?);
-            if let Some(settings) = keepalive(&options.get("keepalive")?, interval, count) {
+            let _ = tcp.set_tcp_nodelay(nodelay);
+            if let Some(settings) = settings {
                 let _ = tcp.set_tcp_keepalive(&settings);
             }
         }

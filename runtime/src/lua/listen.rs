@@ -22,6 +22,17 @@ pub(super) fn listen(shared: &Shared, target: &Table, options: &Table) -> Answer
     let op = "listen";
     let stream_options = stream_options(options)?;
     let backlog = options.get::<Option<i32>>("backlog")?.unwrap_or(BACKLOG).max(1);
+    // Looked at before the core is borrowed: a script's metamethods and finalisers may come back here.
+    let tls = match options.get::<Option<Table>>("tls")? {
+        Some(table) => {
+            let time = table.get::<Option<f64>>("handshake_timeout")?.unwrap_or(HANDSHAKE_TIMEOUT);
+            match server_options(&table) {
+                Ok(tls) => Some((tls, nanos(time))),
+                Err(error) => return Ok(Err(Error { op, ..error })),
+            }
+        }
+        None => None,
+    };
     let path: Option<String> = target.get("path")?;
     let place;
     let opened = if let Some(path) = path {
@@ -49,13 +60,11 @@ pub(super) fn listen(shared: &Shared, target: &Table, options: &Table) -> Answer
         Err(error) => return Ok(Err(in_place(error))),
     };
     let mut core = shared.core.borrow_mut();
-    if let Some(table) = options.get::<Option<Table>>("tls")? {
-        let config = match server_options(&table).and_then(|options| core.configs.server(op, &options)) {
-            Ok(config) => config,
+    if let Some((tls, time)) = tls {
+        match core.configs.server(op, &tls) {
+            Ok(config) => listener.tls = Some((config, time)),
             Err(error) => return Ok(Err(Error { op, ..error })),
-        };
-        let time = table.get::<Option<f64>>("handshake_timeout")?.unwrap_or(HANDSHAKE_TIMEOUT);
-        listener.tls = Some((config, nanos(time)));
+        }
     }
     listener.owner = core.scheduler.current;
     let added = core.add(Socket::Listener(listener));

@@ -139,6 +139,12 @@ pub(super) fn check_tls(side: &str, options: &Table) -> Answer<bool> {
     })
 }
 
+/// Which side of TLS a stream is to be, and how.
+enum Side {
+    Client(ClientOptions),
+    Server(ServerOptions),
+}
+
 /// Puts TLS on a stream; the handshake is waited for by the caller.
 pub(super) fn start_tls(
     shared: &Shared,
@@ -149,6 +155,12 @@ pub(super) fn start_tls(
 ) -> Answer<bool> {
     let op = if host.is_some() { "connect" } else { "start_tls" };
     let in_op = |error: Error| Error { op, ..error };
+    // Looked at before the core is borrowed: a script's metamethods and finalisers may come back here.
+    let options = match (side, options) {
+        ("server", Value::Table(table)) => server_options(table).map(Side::Server),
+        ("server", _) => Err(mistake(op, "a TLS server needs options")),
+        _ => client_options(options).map(Side::Client),
+    };
     let mut core = shared.core.borrow_mut();
     let Some(stream) = core.stream(id) else { return Ok(Err(closed(op))) };
     if stream.transport().tls.is_some() {
@@ -159,27 +171,17 @@ pub(super) fn start_tls(
         return Ok(Err(Error::new(Kind::Protocol, op, message)));
     }
     let peer = stream.transport().plain.peer_address().unwrap_or_default();
-    let session = if side == "server" {
-        let Value::Table(table) = options else { return Ok(Err(mistake(op, "a TLS server needs options"))) };
-        let built = server_options(table).and_then(|options| core.configs.server(op, &options));
-        match built {
-            Ok(config) => tls::Tls::server(config),
-            Err(error) => return Ok(Err(in_op(error))),
+    let session = match options {
+        Ok(Side::Server(options)) => core.configs.server(op, &options).map(tls::Tls::server),
+        Ok(Side::Client(options)) => {
+            let name = options.server_name.clone().or(host).unwrap_or_else(|| ip_of(&peer));
+            server_name(&name).and_then(|name| Ok(tls::Tls::client(core.configs.client(op, &options)?, name)))
         }
-    } else {
-        let options = match client_options(options) {
-            Ok(options) => options,
-            Err(error) => return Ok(Err(in_op(error))),
-        };
-        let name = options.server_name.clone().or(host).unwrap_or_else(|| ip_of(&peer));
-        let server_name = match server_name(&name) {
-            Ok(server_name) => server_name,
-            Err(error) => return Ok(Err(in_op(error))),
-        };
-        match core.configs.client(op, &options) {
-            Ok(config) => tls::Tls::client(config, server_name),
-            Err(error) => return Ok(Err(in_op(error))),
-        }
+        Err(error) => Err(error),
+    };
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => return Ok(Err(in_op(error))),
     };
     match session {
         Ok(session) => {
