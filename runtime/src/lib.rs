@@ -37,6 +37,7 @@ pub mod blocking;
 mod buffer;
 mod clock;
 mod collector;
+mod complaint;
 mod dial;
 mod error;
 mod ffi;

@@ -47,6 +47,11 @@ impl Signals {
         let mut made = Self { pipe, arrived: Vec::new(), registered: Vec::new() };
         for signal in SIGNALS {
             let flag = Arc::new(AtomicBool::new(false));
+            if signal == libc::SIGINT {
+                // A script that never waits does not hear of the first: the second need not go by the loop.
+                let status = 128 + signal;
+                made.registered.push(signal_hook::flag::register_conditional_shutdown(signal, status, flag.clone())?);
+            }
             made.registered.push(signal_hook::flag::register(signal, flag.clone())?);
             made.registered.push(signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?);
             made.arrived.push((signal, flag));

@@ -20,6 +20,7 @@ use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value, chunk::C
 use crate::{
     clock::{NEVER, Nanos},
     collector::Collector,
+    complaint::complain,
     ffi::{self, TaskRef, Turn},
     os::Signals,
     reactor::Core,
@@ -470,7 +471,7 @@ impl Runtime {
         } else if let Some(report) = &self.report {
             report(&failure);
         } else {
-            eprintln!("{}: {failure}", failure.task);
+            complain(format_args!("{}: {failure}", failure.task));
         }
         Ok(())
     }
@@ -517,7 +518,7 @@ impl Runtime {
             for signal in signals.borrow_mut().take() {
                 if signal == libc::SIGUSR1 {
                     let core = self.shared.core.borrow();
-                    core.describe_tasks().iter().for_each(|line| eprintln!("{line}"));
+                    core.describe_tasks().iter().for_each(|line| complain(format_args!("{line}")));
                 } else if run.stopping {
                     self.control.exit(&self.lua, 128 + signal);
                 } else {

@@ -15,7 +15,7 @@ use std::{
 use mlua::ffi as lua;
 
 use super::Raw;
-use crate::shared::Shared;
+use crate::{complaint::complain, shared::Shared};
 
 /// The signal: ignored by default, so one that comes late does no harm.
 const SIGNAL: c_int = libc::SIGURG;
@@ -137,6 +137,7 @@ unsafe extern "C-unwind" fn report(state: Raw, _activation: *mut lua::lua_Debug)
             Err(_) => None,
         };
         let name = name.unwrap_or_else(|| "a task".to_owned());
-        eprintln!("{name} has kept the others waiting for {time} s, at {source}:{}", activation.currentline);
+        let line = activation.currentline;
+        complain(format_args!("{name} has kept the others waiting for {time} s, at {source}:{line}"));
     }
 }

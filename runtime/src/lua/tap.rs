@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Value};
 
 use super::{Answer, checked, define, socket::closed, task::wall_clock};
-use crate::{ffi::SocketRef, shared::Shared, socket::Heard};
+use crate::{complaint::complain, ffi::SocketRef, shared::Shared, socket::Heard};
 
 /// Where the registry keeps the function that listens.
 const LISTENER: &str = "moonwire.tap";
@@ -48,7 +48,7 @@ pub(crate) fn play_tape(lua: &Lua, shared: &Shared) {
     let Ok(Some(listener)) = lua.named_registry_value::<Option<Function>>(LISTENER) else { return };
     let played = records.into_iter().try_for_each(|(tap, heard)| play(lua, &listener, tap, heard));
     if let Err(error) = played.and_then(|()| listener.call::<()>((0, "played"))) {
-        eprintln!("cosocket.tap: {error}");
+        complain(format_args!("cosocket.tap: {error}"));
         // Only a state without memory refuses this, and then nothing is heard either.
         let _ = lua.set_named_registry_value(LISTENER, Value::Nil);
     }

@@ -230,6 +230,37 @@ fn a_running_script_lists_its_tasks_and_goes_on() {
 }
 
 #[test]
+fn a_script_that_never_waits_is_ended_by_the_second_interrupt() {
+    let folder = Folder::new("sigint_hog").with("a.lua", "print('ready') io.stdout:flush() while true do end");
+    let mut command = folder.command(&["a.lua"]);
+    let mut process = command.env("MOONWIRE_HOG", "0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(process.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    let interrupt = format!("kill -INT {}", process.id());
+    // Two that come at once may be told as one.
+    while process.try_wait().unwrap().is_none() {
+        let _ = Command::new("sh").args(["-c", &interrupt]).stderr(Stdio::null()).status().unwrap();
+    }
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_script_goes_on_although_nobody_reads_what_it_complains_of() {
+    let script = "local cosocket = require('cosocket')
+io.read()
+cosocket.spawn(function() error('unheard') end)
+cosocket.sleep(0)
+print('goes on')";
+    let folder = Folder::new("unread_errors").with("a.lua", script);
+    let mut command = folder.command(&["a.lua"]);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(process.stderr.take());
+    drop(process.stdin.take());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"goes on\n"[..]));
+}
+
+#[test]
 fn a_task_that_keeps_the_others_waiting_is_reported_with_its_line() {
     let script = "require('cosocket').spawn('cruncher', function()\n  local t = os.clock()\n  local co = coroutine.wrap(function()\n    while os.clock() - t < 0.4 do end\n  end)\n  co()\nend)";
     let folder = Folder::new("hog").with("a.lua", script);
