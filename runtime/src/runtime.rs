@@ -578,19 +578,25 @@ impl Runtime {
 
     /// Ends what is left of a run: tasks that did not stop in time, sockets that still send.
     fn clean_up(&self) {
-        let left: Vec<TaskId> = {
+        {
             let mut core = self.shared.core.borrow_mut();
             core.give_up_lingering();
             core.promises.forget_all();
-            core.scheduler.ready.clear();
-            core.scheduler.tasks.iter().filter(|(_, task)| !task.state.has_ended()).map(|(id, _)| id).collect()
-        };
-        for id in left {
-            let thread = self.shared.core.borrow().scheduler.tasks.get(id).map(|task| task.thread);
-            if let Some(thread) = thread {
-                ffi::kill(&self.lua, &self.shared, thread);
-                self.shared.core.borrow_mut().scheduler.end(id, State::Cancelled, 0);
-                self.let_go(id, 0);
+        }
+        // What runs when a task is ended may spawn others, which have not begun: they end without a word.
+        while self.shared.core.borrow().scheduler.live > 0 {
+            let left: Vec<TaskId> = {
+                let mut core = self.shared.core.borrow_mut();
+                core.scheduler.ready.clear();
+                core.scheduler.tasks.iter().filter(|(_, task)| !task.state.has_ended()).map(|(id, _)| id).collect()
+            };
+            for id in left {
+                let thread = self.shared.core.borrow().scheduler.tasks.get(id).map(|task| task.thread);
+                if let Some(thread) = thread {
+                    ffi::kill(&self.lua, &self.shared, thread);
+                    self.shared.core.borrow_mut().scheduler.end(id, State::Cancelled, 0);
+                    self.let_go(id, 0);
+                }
             }
         }
         self.shared.core.borrow_mut().reap();

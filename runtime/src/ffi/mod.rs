@@ -135,13 +135,17 @@ pub(crate) unsafe fn shared<'a>(state: Raw) -> &'a Shared {
     unsafe { &*((slot(state).read() & !MARKS) as *const Shared) }
 }
 
-/// Whether the running code may yield, through every coroutine up to its task's root.
+/// Whether the running code may yield, through every coroutine up to its task's root. One that a native function of the
+/// embedder's has resumed may not: its wait would end there.
 ///
 /// # Safety
 /// As for [`shared`].
 pub(crate) unsafe fn can_yield(state: Raw) -> bool {
     // SAFETY: by the contract above.
-    unsafe { lua::lua_isyieldable(state) != 0 && shared(state).blocked.get() == 0 }
+    unsafe {
+        let shared = shared(state);
+        lua::lua_isyieldable(state) != 0 && shared.blocked.get() == 0 && shared.running.get() == state
+    }
 }
 
 /// Pushes `answer` as the results of a raw function that does not park.

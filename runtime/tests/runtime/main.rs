@@ -2,6 +2,7 @@
 
 mod blocking;
 mod descriptors;
+mod embedding;
 mod failures;
 mod stop;
 mod support;
