@@ -84,6 +84,11 @@ impl<K: Ord + Copy> Timers<K> {
         self.heap.push(Reverse((at, owner)));
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// When the next entry pops.
     pub(crate) fn next(&self) -> Nanos {
         self.heap.peek().map_or(NEVER, |Reverse((at, _))| *at)

@@ -10,7 +10,7 @@ use slotmap::{Key, KeyData, SlotMap};
 
 use crate::{
     blocking::Promises,
-    clock::{Nanos, seconds},
+    clock::{NEVER, Nanos, seconds},
     dial::{Dial, DialId},
     error::{Error, Kind},
     resolve::Resolver,
@@ -254,17 +254,15 @@ impl Core {
     pub(crate) fn close(&mut self, id: SocketId) {
         let waiting = match self.sockets.get_mut(id) {
             Some(Socket::Stream(stream)) if !stream.closing => {
-                stream.flush(&mut self.pool);
-                stream.say_goodbye();
                 let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
                 waiting.extend(stream.take_all_writers());
-                if stream.is_flushed() || stream.write_error(Op::Flush).is_some() {
+                if stream.finish(&mut self.pool) {
                     self.sockets.remove(id);
                 } else {
                     stream.closing = true;
                     self.lingering += 1;
                     let until = self.scheduler.clock.now().saturating_add(LINGER);
-                    self.scheduler.timers.push(until, TimerOwner::Socket(id));
+                    self.scheduler.timers.push(until, TimerOwner::Linger(id));
                 }
                 waiting
             }
@@ -318,8 +316,9 @@ impl Core {
         if self.scheduler.reaped.is_empty() {
             return;
         }
-        let dead = std::mem::take(&mut self.scheduler.reaped);
-        let is_dead = |owner: Option<TaskId>| owner.is_some_and(|owner| dead.contains(&owner));
+        let mut dead = std::mem::take(&mut self.scheduler.reaped);
+        dead.sort_unstable();
+        let is_dead = |owner: Option<TaskId>| owner.is_some_and(|owner| dead.binary_search(&owner).is_ok());
         let orphans: Vec<SocketId> = self
             .sockets
             .iter()
@@ -414,18 +413,27 @@ impl Core {
                         self.dial_next(id);
                     }
                 }
-                TimerOwner::Socket(id) => self.socket_expired(id),
+                TimerOwner::Handshake(id) => self.handshake_expired(id),
+                TimerOwner::Linger(id) => self.drop_lingering(id),
             }
         }
-        self.scheduler.compact_timers(self.sockets.len() + self.dials.len());
+        let Self { scheduler, sockets, dials, .. } = self;
+        let stream = |id| match sockets.get(id) {
+            Some(Socket::Stream(stream)) => Some(stream),
+            _ => None,
+        };
+        scheduler.compact_timers(sockets.len() + dials.len(), |at, owner| match owner {
+            // The scheduler knows these.
+            TimerOwner::Task(_) => true,
+            TimerOwner::Dial(id) => dials.get(id).is_some_and(|dial| dial.next_at == at),
+            TimerOwner::Handshake(id) => stream(id).is_some_and(|stream| !stream.closing && stream.is_handshaking()),
+            TimerOwner::Linger(id) => stream(id).is_some_and(|stream| stream.closing),
+        });
     }
 
-    /// A closed stream has had its time to send, or an accepted one its time to shake hands.
-    fn socket_expired(&mut self, id: SocketId) {
-        let Some(Socket::Stream(stream)) = self.sockets.get_mut(id) else { return };
-        if stream.closing {
-            return self.drop_lingering(id);
-        }
+    /// An accepted stream has had its time to shake hands.
+    fn handshake_expired(&mut self, id: SocketId) {
+        let Some(stream) = self.stream(id) else { return };
         if stream.is_handshaking() {
             stream.fail(Error::new(Kind::Tls, Op::Handshake.as_str(), "the client took too long to shake hands"));
             let mut waiting: Vec<TaskId> = stream.reader.take().into_iter().collect();
@@ -437,7 +445,9 @@ impl Core {
     /// Gives an accepted TLS stream so long to shake hands.
     pub(crate) fn limit_handshake(&mut self, id: SocketId, time: Nanos) {
         let until = self.scheduler.clock.now().saturating_add(time);
-        self.scheduler.timers.push(until, TimerOwner::Socket(id));
+        if until != NEVER {
+            self.scheduler.timers.push(until, TimerOwner::Handshake(id));
+        }
     }
 
     /// Waits for events, for at most `limit`, and tells whom they concern.
@@ -481,14 +491,15 @@ impl Core {
                 stream.ready.readable |= readable;
                 stream.ready.writable |= writable;
                 stream.ready.hung_up |= hung_up;
-                if writable && !stream.is_flushed() {
-                    stream.flush(&mut self.pool);
-                }
                 if stream.closing {
-                    if stream.is_flushed() || stream.write_error(Op::Flush).is_some() {
+                    // It may have to read, too: the handshake comes before what was written.
+                    if stream.finish(&mut self.pool) {
                         self.drop_lingering(id);
                     }
                     return;
+                }
+                if writable && !stream.is_flushed() {
+                    stream.flush(&mut self.pool);
                 }
                 let writers = if writable { stream.take_writers() } else { Vec::new() };
                 let reader = stream.reader.filter(|_| readable);
@@ -614,5 +625,24 @@ impl Core {
             .map(|(id, _)| id)
             .collect();
         lingering.into_iter().for_each(|id| self.drop_lingering(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_of_handshakes_that_are_over_do_not_pile_up() {
+        let mut core = Core::new(false).unwrap();
+        for _ in 0..5000 {
+            let (one, _) = mio::net::UnixStream::pair().unwrap();
+            let id = core.add_stream(Plain::Unix(one), StreamOptions::default()).unwrap();
+            core.limit_handshake(id, 3_600_000_000_000);
+            core.limit_handshake(id, NEVER);
+            core.close(id);
+            core.fire_timers();
+        }
+        assert!(core.scheduler.timers.len() < 1100, "{}", core.scheduler.timers.len());
     }
 }

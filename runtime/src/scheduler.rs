@@ -280,7 +280,10 @@ impl Group {
 pub(crate) enum TimerOwner {
     Task(TaskId),
     Dial(DialId),
-    Socket(SocketId),
+    /// An accepted stream that is to have shaken hands by then.
+    Handshake(SocketId),
+    /// A closed stream that is to have sent everything by then.
+    Linger(SocketId),
 }
 
 /// All tasks.
@@ -446,12 +449,12 @@ impl Scheduler {
         false
     }
 
-    /// Drops timers that nobody waits for, when they have piled up.
-    pub(crate) fn compact_timers(&mut self, others: usize) {
+    /// Drops timers that nobody waits for, when they have piled up. `is_live` knows those of the `others`.
+    pub(crate) fn compact_timers(&mut self, others: usize, is_live: impl Fn(Nanos, TimerOwner) -> bool) {
         let tasks = &self.tasks;
         self.timers.compact(self.live + others, |at, owner| match owner {
             TimerOwner::Task(id) => tasks.get(id).is_some_and(|task| task.timer_at == at),
-            TimerOwner::Dial(_) | TimerOwner::Socket(_) => true,
+            other => is_live(at, other),
         });
     }
 
@@ -556,6 +559,10 @@ impl Scheduler {
 
     /// Live children of a group.
     pub(crate) fn children(&self, group: GroupId) -> Vec<TaskId> {
+        // Most groups that fail have none left, and to find some all tasks are looked at.
+        if self.groups.get(group).is_none_or(|group| group.live == 0) {
+            return Vec::new();
+        }
         self.tasks.iter().filter(|(_, task)| task.group == group && !task.state.has_ended()).map(|(id, _)| id).collect()
     }
 }

@@ -598,11 +598,14 @@ impl Stream {
         self.transport.shutdown_write(&mut self.ready)
     }
 
-    /// Tells a TLS peer that nothing more comes.
-    pub(crate) fn say_goodbye(&mut self) {
-        if !self.shut {
+    /// Sends what is left of a stream that has been closed, and then tells a TLS peer that nothing more comes. `true` when
+    /// that is done, or nobody listens.
+    pub(crate) fn finish(&mut self, pool: &mut Pool) -> bool {
+        self.flush(pool);
+        if self.unsent() == 0 && !self.shut {
             self.transport.say_goodbye(&mut self.ready);
         }
+        self.is_flushed() || self.write_error(Op::Flush).is_some()
     }
 
     pub(crate) fn handshake(&mut self) -> Result<(), TransportError> {

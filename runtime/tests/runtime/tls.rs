@@ -314,6 +314,60 @@ fn a_cut_connection_is_told_from_a_clean_end() {
 }
 
 #[test]
+fn what_was_written_before_a_close_arrives_whole_and_its_end_is_clean() {
+    run(r#"
+        local cosocket = require("cosocket")
+        local size = 8000000
+        for _, shakes_hands_first in ipairs({ true, false }) do
+          local listener <close> = assert(cosocket.listen("tls://127.0.0.1:0", { tls = serving("server"), queue_max = size }))
+          cosocket.spawn(function()
+            local far <close> = assert(listener:accept())
+            if shakes_hands_first then assert(far:handshake()) end
+            assert(far:write(("x"):rep(size)))
+          end)
+          local port = listener:local_address():match(":(%d+)$")
+          local near = assert(cosocket.connect("127.0.0.1", tonumber(port), { tls = trusting(), queue_max = size }))
+          local text, err = near:read_all()
+          assert(text, err)
+          equal(#text, size)
+          -- And the other way.
+          local one, two = cosocket.pair()
+          cosocket.spawn(function()
+            assert(one:start_tls(serving("server", { server = true })))
+            local text, err = one:read_all()
+            assert(text, err)
+            equal(#text, size)
+          end)
+          assert(two:start_tls(trusting({ server_name = "localhost" })))
+          two:set_option("queue_max", size)
+          assert(two:write(("x"):rep(size)))
+          two:close()
+        end
+    "#);
+}
+
+#[test]
+fn what_was_written_before_a_close_arrives_although_the_time_for_the_handshake_is_over() {
+    run(r#"
+        local cosocket = require("cosocket")
+        local size = 8000000
+        local listener <close> = assert(cosocket.listen("tls://127.0.0.1:0",
+          { tls = serving("server", { handshake_timeout = 0.2 }), queue_max = size }))
+        cosocket.spawn(function()
+          local far <close> = assert(listener:accept())
+          assert(far:write(("x"):rep(size)))
+        end)
+        local port = listener:local_address():match(":(%d+)$")
+        local near = assert(cosocket.connect("127.0.0.1", tonumber(port), { tls = trusting() }))
+        near:set_option("receive_buffer", 65536)
+        cosocket.sleep(0.4)
+        local text, err = near:read_all()
+        assert(text, err)
+        equal(#text, size)
+    "#);
+}
+
+#[test]
 fn a_live_stream_becomes_tls_on_both_sides() {
     run(r#"
         local cosocket = require("cosocket")
