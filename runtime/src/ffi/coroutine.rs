@@ -8,7 +8,7 @@ use std::ffi::c_int;
 
 use mlua::{Lua, Table, ffi as lua};
 
-use super::{Answer, IS_PARKED, IS_ROOT, Raw, guarded, raise, raise_argument, shared, slot};
+use super::{Answer, IS_PARKED, IS_ROOT, Raw, errors::push_str, guarded, raise, raise_argument, shared, slot};
 
 /// Resumes `inner` with `values` on its stack and takes over how that ends. Answers the number of
 /// values pushed, behind a boolean if `protected`.
@@ -175,11 +175,16 @@ unsafe extern "C-unwind" fn wrapped(state: Raw) -> c_int {
     unsafe {
         let inner = lua::lua_tothread(state, lua::lua_upvalueindex(1));
         let values = lua::lua_gettop(state);
-        if let Some(message) = refusal(state, inner) {
-            raise(state, message);
-        }
-        if lua::lua_checkstack(inner, values) == 0 {
-            raise(state, "too many arguments to resume");
+        let refused = match refusal(state, inner) {
+            None if lua::lua_checkstack(inner, values) == 0 => Some("too many arguments to resume"),
+            other => other,
+        };
+        if let Some(message) = refused {
+            // As a string, which is what generators raise everywhere.
+            lua::luaL_where(state, 1);
+            push_str(state, message);
+            lua::lua_concat(state, 2);
+            lua::lua_error(state);
         }
         lua::lua_xmove(state, inner, values);
         drive(state, inner, values, false, wrapped_k)
