@@ -256,6 +256,8 @@ impl Task {
 pub(crate) struct Group {
     /// Children that have not ended.
     pub(crate) live: u32,
+    /// The children, among others that have ended. Not kept of the root group, which never fails.
+    children: Vec<TaskId>,
     /// The task that waits for the children, while it does.
     pub(crate) waiter: Option<TaskId>,
     /// The task whose body opened the group; none for the root group.
@@ -269,6 +271,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    fn new(owner: Option<TaskId>, parent: Option<GroupId>, deadline: Nanos) -> Self {
+        Self { live: 0, children: Vec::new(), waiter: None, owner, parent, deadline, failed: None }
+    }
+
     /// Whether its body has ended while children lived on; the last of them takes it away.
     fn is_abandoned(&self) -> bool {
         self.owner.is_none() && self.parent.is_some()
@@ -308,8 +314,7 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(crate) fn new(is_virtual: bool) -> Self {
         let mut groups = SlotMap::with_key();
-        let root =
-            groups.insert(Group { live: 0, waiter: None, owner: None, parent: None, deadline: NEVER, failed: None });
+        let root = groups.insert(Group::new(None, None, NEVER));
         Self {
             clock: Clock::new(is_virtual),
             timers: Timers::new(),
@@ -351,7 +356,15 @@ impl Scheduler {
         });
         self.tasks[id].set_deadline(deadline);
         self.live += 1;
-        self.groups[group].live += 1;
+        let (is_root, group) = (group == self.root, &mut self.groups[group]);
+        group.live += 1;
+        if !is_root {
+            // Those who have ended go when they are many.
+            if group.children.len() >= 8 + 2 * group.live as usize {
+                group.children.retain(|child| self.tasks.get(*child).is_some_and(|task| !task.state.has_ended()));
+            }
+            group.children.push(id);
+        }
         self.ready.push_back(id);
         id
     }
@@ -506,8 +519,7 @@ impl Scheduler {
     pub(crate) fn enter_group(&mut self) -> Option<GroupId> {
         let owner = self.current?;
         let (parent, deadline) = self.tasks.get(owner).map(|task| (task.scope(), task.deadline()))?;
-        let group = Group { live: 0, waiter: None, owner: Some(owner), parent: Some(parent), deadline, failed: None };
-        let id = self.groups.insert(group);
+        let id = self.groups.insert(Group::new(Some(owner), Some(parent), deadline));
         self.tasks[owner].extra().scope = Some(id);
         Some(id)
     }
@@ -557,12 +569,10 @@ impl Scheduler {
         Some((siblings, Some(owner)))
     }
 
-    /// Live children of a group.
+    /// Live children of a group that is not the root.
     pub(crate) fn children(&self, group: GroupId) -> Vec<TaskId> {
-        // Most groups that fail have none left, and to find some all tasks are looked at.
-        if self.groups.get(group).is_none_or(|group| group.live == 0) {
-            return Vec::new();
-        }
-        self.tasks.iter().filter(|(_, task)| task.group == group && !task.state.has_ended()).map(|(id, _)| id).collect()
+        let is_live = |child: &TaskId| self.tasks.get(*child).is_some_and(|task| !task.state.has_ended());
+        let Some(group) = self.groups.get(group) else { return Vec::new() };
+        group.children.iter().copied().filter(is_live).collect()
     }
 }
