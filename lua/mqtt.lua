@@ -200,7 +200,7 @@ local function check_together(options, servers)
   end
   local authentication = options.authentication
   if authentication then
-    cosocket.check_options("mqtt.connect: authentication", authentication, AUTHENTICATION, 4)
+    cosocket.check_options("mqtt.connect: authentication", authentication, AUTHENTICATION, 3)
     if not authentication.method or not authentication.answer then
       mistake("authentication needs a method and an answer")
     elseif options.version == "3.1.1" then
@@ -273,9 +273,9 @@ function mqtt.connect(url, options)
     servers = check_addresses(url)
   end
   check_together(options, servers)
-  backoff.check("mqtt.connect: reconnect", reconnect)
+  backoff.check("mqtt.connect: reconnect", reconnect, 2)
   local will = check_will(options.will)
-  local user = publication.user_properties("mqtt.connect", options.user)
+  local user = publication.user_properties("mqtt.connect", options.user, 3)
   local clean, journal, client_id = options.clean_start, nil, options.client_id
   if clean == nil then clean = options.store == nil end
   if options.store then

@@ -27,7 +27,8 @@ local smtp = {}
 ---@return smtp.Client? client
 ---@return cosocket.Error? err `resolve`, `connect`, `tls`, `timeout`, `refused` with `code` and `status`, `protocol`
 function smtp.connect(where, options)
-  return connect.open(connect.target("smtp.connect", where, options))
+  local target = connect.target("smtp.connect", where, options)
+  return connect.open(target)
 end
 
 --- Sends one message over a connection of its own.

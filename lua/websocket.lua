@@ -66,14 +66,15 @@ local OF_HTTP = { "tls", "proxy", "auth", "cookies", "unix" }
 local http
 
 --- Subprotocols as a list; raises for what is none.
+---@param op string
 ---@param given string|string[]|nil
 ---@param level integer
 ---@return string[]
-local function subprotocol_list(given, level)
+local function subprotocol_list(op, given, level)
   local list = type(given) == "string" and { given } or given or {}
   for _, name in ipairs(list --[[@as string[] ]]) do
     if not handshake.valid_subprotocol(name) then
-      error(("websocket.connect: %q is not the name of a subprotocol"):format(tostring(name)), level + 1)
+      error(("%s: %q is not the name of a subprotocol"):format(op, tostring(name)), level + 1)
     end
   end
   return list --[[@as string[] ]]
@@ -107,22 +108,39 @@ local function refused(stream, message)
   return nil, cosocket.error("protocol", "websocket.connect", message)
 end
 
+--- The request that opens a connection, and what it offers. Raises for what is wrong in the options.
+---@param op string
+---@param options websocket.ConnectOptions
+---@param level integer As of `error`, from the caller.
+---@return http.RequestOptions asked
+---@return table offer
+local function request_of(op, options, level)
+  local subprotocols = subprotocol_list(op, options.subprotocols, level + 1)
+  local compression = extension.check(op, options.compression, level + 1)
+  local given = {}
+  for _, name in ipairs(OF_HTTP) do given[name] = options[name] end
+  -- Loaded here: a program that only serves does without it.
+  local checked = require("http.options")
+  checked.check_upgrade(op, { headers = { origin = options.origin } }, level + 1)
+  if options.headers then checked.headers(op, options.headers, level + 2) end
+  checked.check_upgrade(op, given, level + 1)
+  local fields, offer = handshake.request(subprotocols, compression, options.origin)
+  given.headers, given.timeout, given.decompress = merged(fields, options.headers), options.timeout or TIMEOUT, false
+  return given, offer
+end
+
 ---@async
+---@param op string
 ---@param address string
 ---@param options websocket.ConnectOptions
----@param level integer
+---@param level integer As of `error`, from the caller.
 ---@return websocket.Connection? connection
 ---@return cosocket.Error? err
-local function connect(address, options, level)
+local function connect(op, address, options, level)
   if type(address) ~= "string" or not address:match("^[Ww][Ss][Ss]?://") then
-    error(("websocket.connect: an address begins with ws:// or wss://, unlike %q"):format(tostring(address)), level + 1)
+    error(("%s: an address begins with ws:// or wss://, unlike %q"):format(op, tostring(address)), level + 1)
   end
-  local subprotocols = subprotocol_list(options.subprotocols, level + 1)
-  local compression = extension.check("websocket.connect", options.compression, level + 1)
-  local fields, offer = handshake.request(subprotocols, compression, options.origin)
-  local asked = { headers = merged(fields, options.headers), timeout = options.timeout or TIMEOUT, decompress = false }
-  for _, name in ipairs(OF_HTTP) do asked[name] = options[name] end
-  -- Loaded here: a program that only serves does without it.
+  local asked, offer = request_of(op, options, level + 1)
   http = http or require("http.client").new("websocket.connect")
   local stream, rest, response = http:upgrade(address, asked)
   if not stream then
@@ -149,8 +167,8 @@ end
 ---@return cosocket.Error? err `refused` with `code` (the HTTP status) and `response` when the server says no; `protocol`, `resolve`, `connect`, `tls`, `timeout`, `closed`
 function websocket.connect(address, options)
   options = cosocket.check_options("websocket.connect", options, OPTIONS)
-  -- No tail call: mistakes are counted from this function to its caller.
-  local made, err = connect(address, options, 2)
+  -- No tail call: who made a mistake is counted from here.
+  local made, err = connect("websocket.connect", address, options, 2)
   return made, err
 end
 
@@ -174,7 +192,7 @@ function websocket.connect_stream(address, options)
   local given = {}
   for name, value in pairs(options) do given[name] = value end
   given.subprotocols = options.subprotocol
-  local made, err = connect(address, given, 2)
+  local made, err = connect("websocket.connect_stream", address, given, 2)
   if not made then return nil, err end
   if options.subprotocol and made:subprotocol() ~= options.subprotocol then
     made:close(close_code.protocol_error)
@@ -182,6 +200,21 @@ function websocket.connect_stream(address, options)
     return nil, cosocket.error("refused", "websocket.connect_stream", message)
   end
   return made
+end
+
+--- Raises for options that would be wrong when a connection is made with them, or accepted: for protocols that are given
+--- such options long before.
+---@param op string
+---@param options websocket.ConnectOptions|websocket.AcceptOptions
+---@param side "client"|"server"
+---@param level integer As of `error`, from the caller.
+function websocket.check_options(op, options, side, level)
+  if side == "server" then
+    server.check(op, options --[[@as websocket.AcceptOptions]], level + 1)
+  else
+    cosocket.check_options(op, options, OPTIONS, level + 1)
+    request_of(op, options --[[@as websocket.ConnectOptions]], level + 1)
+  end
 end
 
 websocket.listen = server.listen

@@ -130,6 +130,10 @@ local function check_common(op, given, level)
   end
   if given.proxy_auth then require("http.auth").check(op, given.proxy_auth, level + 1, "proxy_auth") end
   if given.proxy == true then options.wrong(op, "proxy must be a URL or false", level) end
+  if given.proxy then
+    local parsed, err = proxies.parse(given.proxy, given.proxy_auth)
+    if not parsed then options.wrong(op, err.message, level) end
+  end
   if given.user_agent == true then options.wrong(op, "user_agent must be a string or false", level) end
   if given.user_agent then options.headers(op, { ["User-Agent"] = given.user_agent }, level + 1) end
   if type(given.trailers) == "table" then options.headers(op, given.trailers, level + 1) end
@@ -154,6 +158,7 @@ function options.split(op, given, known, level)
     if known[name] then own[name] = value else request[name] = value end
   end
   check_common(op, request, level + 2)
+  if request.headers then options.headers(op, request.headers, level + 2) end
   return own, request
 end
 
@@ -215,6 +220,15 @@ end
 function options.check(op, given, level)
   cosocket.check_options(op, given, REQUEST_OPTIONS, level + 1)
   check_common(op, given, level + 2)
+end
+
+--- Raises for what a protocol that begins as HTTP was told of the request, if it is wrong.
+---@param op string
+---@param given http.RequestOptions Nothing but what a request may have.
+---@param level integer As of `error`, from the caller.
+function options.check_upgrade(op, given, level)
+  check_common(op, given, level + 2)
+  if given.headers then options.headers(op, given.headers, level + 2) end
 end
 
 return options

@@ -22,6 +22,7 @@ local codec = require("http.codec")
 local connections = require("http.server.connection")
 local cosocket = require("cosocket")
 local date = require("http.date")
+local listening = require("net.listening")
 local log = require("log").new("http.server")
 local route = require("http.server.route")
 local static = require("http.server.static")
@@ -236,6 +237,7 @@ function Server:listen(address)
   end
   if self.stopping then error("http.server:listen: the server has been stopped", 2) end
   local options = self.options
+  listening.check("http.server:listen", address, options.tls, 2)
   local scheme, rest = address:match("^(%a+)://(.*)$")
   if scheme == "http" or scheme == "https" then
     address = (scheme == "http" and "tcp://" or "tls://") .. rest:gsub("/$", "")
@@ -291,11 +293,15 @@ end
 
 local server = {}
 
---- A server that listens nowhere yet.
----@param options? http.ServerOptions
+--- Makes a server.
+---@param op string
+---@param address string? Where it will listen.
+---@param options http.ServerOptions?
+---@param level integer As of `error`, from the caller.
 ---@return http.Server
-function server.new(options)
-  local given = cosocket.check_options("http.server", options, OPTIONS)
+local function make(op, address, options, level)
+  local given = cosocket.check_options(op, options, OPTIONS, level + 1)
+  listening.check(op, address, given.tls, level + 1)
   local all = {}
   for name, value in pairs(DEFAULTS) do all[name] = value end
   for name, value in pairs(given) do all[name] = value end
@@ -315,6 +321,14 @@ function server.new(options)
   return self
 end
 
+--- A server that listens nowhere yet.
+---@param options? http.ServerOptions
+---@return http.Server
+function server.new(options)
+  local self = make("http.server", nil, options, 2)
+  return self
+end
+
 --- Starts a server: with one handler for everything, or with routes by method and pattern,
 --- `{ ["GET /things/:id"] = fn, ["/any"] = fn }`.
 ---@async
@@ -324,7 +338,7 @@ end
 ---@return http.Server? server
 ---@return cosocket.Error? err
 function server.listen(address, handler, options)
-  local self = server.new(options)
+  local self = make("http.listen", address, options, 2)
   if type(handler) == "function" then
     self.handler = handler
   elseif type(handler) == "table" then

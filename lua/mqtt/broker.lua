@@ -30,6 +30,7 @@ local acceptor = require("net.acceptor")
 local codec = require("mqtt.codec")
 local connections = require("mqtt.broker.connection")
 local cosocket = require("cosocket")
+local listening = require("net.listening")
 local log = require("log").new("mqtt.broker")
 local publication = require("mqtt.publication")
 local reason = require("mqtt.reason")
@@ -270,6 +271,7 @@ local SCHEMES = { tcp = "mqtt", tls = "mqtts", ws = "ws", wss = "wss", unix = "u
 ---@return cosocket.Error? err
 function Broker:listen(address, options)
   options = cosocket.check_options("listen", options, { tls = "tls_server" })
+  listening.check("listen", address, options.tls or self.options.tls, 2)
   local scheme = type(address) == "string" and address:match("^(%a+)://")
   if not SCHEMES[scheme] then
     error("listen: the address must begin with tcp://, tls://, ws://, wss:// or unix://", 2)
@@ -349,15 +351,16 @@ end
 
 local broker = {}
 
---- A broker that listens nowhere: give it streams with `serve`.
----@param options? mqtt.BrokerOptions
+--- Makes a broker.
+---@param options mqtt.BrokerOptions?
+---@param level integer As of `error`, from the caller.
 ---@return mqtt.Broker
-function broker.new(options)
-  options = cosocket.check_options("mqtt.broker", options, OPTIONS)
+local function make(options, level)
+  options = cosocket.check_options("mqtt.broker", options, OPTIONS, level + 1)
   for name, range in pairs(RANGES) do
     local value = options[name]
     if value and (value < range[1] or value > range[2]) then
-      error(("mqtt.broker: %s must be from %d to %d"):format(name, range[1], range[2]), 2)
+      error(("mqtt.broker: %s must be from %d to %d"):format(name, range[1], range[2]), level + 1)
     end
   end
   -- `on_packet` changes it.
@@ -381,6 +384,14 @@ function broker.new(options)
   return self
 end
 
+--- A broker that listens nowhere: give it streams with `serve`.
+---@param options? mqtt.BrokerOptions
+---@return mqtt.Broker
+function broker.new(options)
+  local self = make(options, 2)
+  return self
+end
+
 --- Starts a broker, in tasks of its own.
 ---@async
 ---@param addresses string|string[] `"tcp://127.0.0.1:0"`, `"tls://..."`, `"ws://..."`, `"unix:///path"`, or a list of these.
@@ -389,7 +400,9 @@ end
 ---@return cosocket.Error? err
 function broker.listen(addresses, options)
   if type(addresses) ~= "table" then addresses = { addresses } end
-  local self = broker.new(options)
+  local tls = type(options) == "table" and options.tls or nil
+  for _, address in ipairs(addresses) do listening.check("mqtt.broker", address, tls, 2) end
+  local self = make(options, 2)
   for _, address in ipairs(addresses) do
     local ok, err = self:listen(address)
     if not ok then

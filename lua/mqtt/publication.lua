@@ -21,7 +21,15 @@ local OPTIONS = {
 ---@param level? integer Whose mistakes they are; 2 is the caller. Default 3.
 ---@return [string, string][]?
 function publication.user_properties(op, user, level)
-  if user == nil or user[1] ~= nil then return user end
+  if user == nil then return nil end
+  if user[1] ~= nil then
+    for _, pair in ipairs(user) do
+      if type(pair) ~= "table" or type(pair[1]) ~= "string" or type(pair[2]) ~= "string" then
+        error(("%s: `user` is a list of pairs of strings, or a table of strings by their names"):format(op), level or 3)
+      end
+    end
+    return user
+  end
   local names, pairs_ = {}, {}
   for name, value in pairs(user) do
     if type(name) ~= "string" or type(value) ~= "string" then

@@ -82,6 +82,10 @@ local function check(op, options, extra)
     end
   end
   if options.name and not options.name:find("^[%w%[][%w%.:%-%]]*$") then wrong("name must be a domain, or an address in brackets") end
+  local from = options.local_address
+  if from and not from:find("^%d+%.%d+%.%d+%.%d+:?%d*$") and not from:find("^%[?%x*:[%x:.]*%%?%w*%]?:?%d*$") then
+    wrong(("local_address %q is not an address in numbers"):format(from))
+  end
   if options.password and options.token then wrong("password and token exclude each other") end
   if options.dkim then dkim.check(op, options.dkim, 5) end
   return options

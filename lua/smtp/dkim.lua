@@ -30,13 +30,13 @@ local keys = setmetatable({}, { __mode = "v" })
 ---@param given smtp.Dkim|smtp.Dkim[]
 ---@param level integer
 function dkim.check(op, given, level)
-  for _, one in ipairs(given.domain and { given } or given) do
+  for _, one in ipairs(given[1] ~= nil and given or { given }) do
     cosocket.check_options(op, one, OPTIONS, level)
     for _, name in ipairs({ "domain", "selector", "key" }) do
-      if not one[name] then error(("%s: dkim needs %s"):format(op, name), level + 1) end
+      if not one[name] then error(("%s: dkim needs %s"):format(op, name), level) end
     end
     if not one.domain:find("^[%w.-]+$") or not one.selector:find("^[%w._-]+$") then
-      error(op .. ": dkim: domain and selector are names of the DNS", level + 1)
+      error(op .. ": dkim: domain and selector are names of the DNS", level)
     end
   end
 end

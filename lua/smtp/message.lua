@@ -338,6 +338,15 @@ function message.check(given, level)
       end
     end
   end
+  for _, name in ipairs({ "text", "html", "calendar" }) do
+    if given[name] then part.check("smtp.send", name, given[name], "content", level + 1) end
+  end
+  for _, name in ipairs({ "inline", "alternatives", "attachments" }) do
+    for i, one in ipairs(given[name] or {}) do
+      local key = name == "alternatives" and "content" or "path"
+      part.check("smtp.send", ("%s[%d]"):format(name, i), one, key, level + 1)
+    end
+  end
   if given.priority and not PRIORITIES[given.priority] then
     error('smtp.send: priority must be "high", "normal" or "low"', level + 1)
   end

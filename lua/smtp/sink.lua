@@ -9,6 +9,7 @@
 local acceptor = require("net.acceptor")
 local base64 = require("base64")
 local cosocket = require("cosocket")
+local listening = require("net.listening")
 local log = require("log").new("smtp.sink")
 local trace = require("net.trace")
 
@@ -272,12 +273,23 @@ local OPTIONS = {
 
 local sink = {}
 
+--- Makes a server.
+---@param address string?
+---@param options smtp.sink.Options?
+---@param level integer As of `error`, from the caller.
+---@return smtp.sink.Server
+local function make(address, options, level)
+  options = cosocket.check_options("smtp.sink", options, OPTIONS, level + 1)
+  listening.check("smtp.sink", address, options.tls, level + 1)
+  return setmetatable({ messages = {}, connections = 0, options = options }, Server)
+end
+
 --- A server that listens nowhere: give it streams with `serve`.
 ---@param options? smtp.sink.Options
 ---@return smtp.sink.Server
 function sink.new(options)
-  options = cosocket.check_options("smtp.sink", options, OPTIONS)
-  return setmetatable({ messages = {}, connections = 0, options = options }, Server)
+  local server = make(nil, options, 2)
+  return server
 end
 
 --- Listens: `"tcp://127.0.0.1:0"`, or `"tls://..."` for TLS at once.
@@ -287,7 +299,7 @@ end
 ---@return smtp.sink.Server? server
 ---@return cosocket.Error? err
 function sink.listen(address, options)
-  local server = sink.new(options)
+  local server = make(address, options, 2)
   local implicit = address:find("^tls://") ~= nil
   local listener, err = cosocket.listen(address, { tls = implicit and server.options.tls or nil })
   if not listener then return nil, err end

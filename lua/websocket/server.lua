@@ -7,6 +7,7 @@ local cosocket = require("cosocket")
 local extension = require("websocket.extension")
 local handshake = require("websocket.handshake")
 local http_codec = require("http.codec")
+local listening = require("net.listening")
 local log = require("log").new("websocket.server")
 local message = require("http.message")
 local session = require("websocket.session")
@@ -69,6 +70,11 @@ local function check(op, options, level)
   local origins = options.origins
   if type(origins) == "string" and origins ~= "*" then
     error(("%s: origins must be a list or \"*\""):format(op), level + 1)
+  end
+  for _, origin in ipairs(type(origins) == "table" and origins or {}) do
+    if type(origin) ~= "string" then
+      error(("%s: origins are strings, unlike %s"):format(op, tostring(origin)), level + 1)
+    end
   end
   return {
     subprotocols = options.subprotocols or {},
@@ -310,6 +316,7 @@ function server.listen(address, handler, options)
     error(("websocket.listen: the handler must be a function, not a %s"):format(type(handler)), 2)
   end
   local checked = check("websocket.listen", options, 2)
+  listening.check("websocket.listen", address, options.tls, 2)
   local where = address:gsub("^wss://", "tls://"):gsub("^ws://", "tcp://")
   local listener, err = cosocket.listen(where, { tls = options.tls })
   if not listener then return nil, err end
@@ -327,6 +334,15 @@ function server.listen(address, handler, options)
   self.forget_stop = cosocket.on_stop(function() self:close() end)
   cosocket.spawn("websocket server", accept_all, self, options)
   return self
+end
+
+--- Raises for options of `accept` that are wrong.
+---@param op string
+---@param options websocket.AcceptOptions
+---@param level integer As of `error`, from the caller.
+function server.check(op, options, level)
+  cosocket.check_options(op, options, ACCEPT_OPTIONS, level + 1)
+  check(op, options, level + 1)
 end
 
 -- Within an HTTP server -------------------------------------------------------

@@ -109,7 +109,11 @@ function client.connect(url, options)
   backoff.check("wsrpc.connect", options.reconnect --[[@as any]], 2)
   local methods = method.all("wsrpc.connect", options.methods or {}, 2)
   local config = session.config(options)
+  if options.token and not options.token:find("^[!-~]+$") then
+    error("wsrpc.connect: the token must be printable, without spaces", 2)
+  end
   local asked = handshake(options, config)
+  websocket.check_options("wsrpc.connect", asked, "client", 2)
   local connection, err = websocket.connect(url, asked)
   if not connection then return nil, err end
   local one = peer.new(methods, options, config)

@@ -7,6 +7,7 @@ local crypto = require("crypto")
 local embedded = require("embedded")
 local group = require("wsrpc.group")
 local http_server = require("http.server")
+local listening = require("net.listening")
 local log = require("log").new("wsrpc")
 local method = require("wsrpc.method")
 local peer = require("wsrpc.peer")
@@ -226,6 +227,19 @@ function server.serve(where, methods, options)
     error(("wsrpc.serve: methods must be a table, not a %s"):format(type(methods)), 2)
   end
   local known, config = method.all("wsrpc.serve", methods, 2), session.config(options)
+  for _, token in ipairs(type(options.token) == "table" and options.token --[[@as string[] ]] or {}) do
+    if type(token) ~= "string" then error(("wsrpc.serve: tokens are strings, unlike %s"):format(tostring(token)), 2) end
+  end
+  local accepting = {
+    subprotocols = { SUBPROTOCOL },
+    origins = options.origins,
+    compression = options.compression,
+    message_max = config.message_max,
+    keep_alive = options.keep_alive,
+    keep_alive_timeout = options.keep_alive_timeout,
+  }
+  websocket.check_options("wsrpc.serve", accepting, "server", 2)
+  listening.check("wsrpc.serve", where, options.tls, 2)
   local owns_http = type(where) == "string"
   local http = where
   if owns_http then http = http_server.new({ tls = options.tls }) end
@@ -236,14 +250,7 @@ function server.serve(where, methods, options)
     methods = known,
     options = options,
     config = config,
-    accepting = {
-      subprotocols = { SUBPROTOCOL },
-      origins = options.origins,
-      compression = options.compression,
-      message_max = config.message_max,
-      keep_alive = options.keep_alive,
-      keep_alive_timeout = options.keep_alive_timeout,
-    },
+    accepting = accepting,
     owns_http = owns_http,
     peers = {},
     count = 0,
