@@ -34,7 +34,7 @@ local ARGUMENTS_MAX = 200
 ---@field stream boolean
 ---@field with_peer boolean
 ---@field timeout number?
----@field task string Name of the tasks that run it.
+---@field task string Name of the tasks of its streams. Calls have none of their own: they share tasks called "rpc".
 
 local KNOWN = {
   params = "table",
