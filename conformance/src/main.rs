@@ -86,7 +86,7 @@ struct Options {
     /// Run nothing: say what would run, how, and what is missing
     #[arg(long, help_heading = CHOICE)]
     list: bool,
-    /// Install what is missing: apt-get (as root), rustup, pip in a folder of its own
+    /// Install what is missing: apt-get (as root), rustup, pip and npm in folders of their own
     #[arg(long, help_heading = CHOICE)]
     install: bool,
     /// Where what is left to chance begins; a case that fails names its own
@@ -294,6 +294,9 @@ fn chosen(options: &Options) -> Result<Vec<&'static Suite>, String> {
         false => options.suites.is_empty() || options.suites.iter().any(|name| name == suite.name),
     };
     let suites: Vec<&Suite> = SUITES.iter().filter(named).collect();
+    if options.with.contains("://") && !suites.iter().any(|suite| suite.name == suite::AT_ADDRESS) {
+        return Err(format!("--with an address is for the suite {}, which was not named", suite::AT_ADDRESS));
+    }
     let Some(server) = &options.server else { return Ok(suites) };
     let known: BTreeSet<&str> = suites.iter().flat_map(|suite| suite.servers).map(|kind| kind.name).collect();
     if !known.contains(server.as_str()) {
@@ -359,6 +362,13 @@ mod tests {
     fn only_suites_against_a_server_run_when_it_is_named() {
         assert_eq!(names(&["--server", "exim"]).unwrap(), ["smtp", "self_test"]);
         assert_eq!(names(&["mqtt", "lua", "--server", "mosquitto"]).unwrap(), ["mqtt"]);
+    }
+
+    #[test]
+    fn a_broker_at_an_address_is_for_the_suite_that_asks_it() {
+        assert_eq!(names(&["mqtt", "--with", "mqtt://h"]).unwrap(), ["mqtt"]);
+        let error = names(&["http", "--with", "mqtt://h"]).unwrap_err();
+        assert_eq!(error, "--with an address is for the suite mqtt, which was not named");
     }
 
     #[test]

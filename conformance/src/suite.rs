@@ -95,6 +95,9 @@ pub const SUITES: &[Suite] = &[
 /// The suite that tests the others.
 pub const SELF_TEST: &str = self_test::SUITE.name;
 
+/// The suite that runs against a broker at an address, too.
+pub const AT_ADDRESS: &str = mqtt::SUITE.name;
+
 /// Variables that must not reach what we run from the environment of whoever runs us.
 const FOREIGN_VARIABLES: [&str; 2] = ["MOONWIRE_", "MQTT_"];
 

@@ -38,6 +38,9 @@ const WEBSOCKETS: [&str; 2] = ["ws", "wss"];
 /// Seconds a single case may take; scripts give up waiting long before.
 const CASE_TIME_MAX: &str = "30";
 const LIVES: &str = "lives to the end";
+/// Connects to a broker elsewhere, once.
+const REACH_SCRIPT: &str = "conformance/mqtt/reach.lua";
+const REACH_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// One way to run files: "5 tls".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +146,15 @@ fn run_elsewhere(
     if let Some(ca) = &elsewhere.ca {
         let ca = std::path::absolute(ca).map_err(|error| format!("{}: {error}", ca.display()))?;
         environment.push(("MOONWIRE_MQTT_CA", ca.display().to_string()));
+    }
+    // One reason, and not one for each case.
+    let mut reach = context.setting.moonwire_with_suites();
+    reach.arg(REACH_SCRIPT).envs(environment.iter().cloned()).env("MOONWIRE_MQTT_TRANSPORT", transport);
+    let reached = context.run(reach, REACH_TIME_MAX)?;
+    if !reached.succeeded() {
+        let why = if reached.stderr.is_empty() { reached.summary() } else { reached.stderr };
+        context.report.case("the broker lets us in", Outcome::Failed(why), None);
+        return Ok(());
     }
     for (flavour, files) in flavours {
         // Files for any transport go by this one.
