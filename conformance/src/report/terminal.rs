@@ -62,7 +62,8 @@ struct Row<'a> {
     suite: &'a str,
     server: &'a str,
     counts: Counts,
-    time: Duration,
+    /// Of those cases that were timed one by one.
+    time: Option<Duration>,
 }
 
 /// What each suite came to against each server, in the order they ran.
@@ -72,11 +73,11 @@ pub fn summary(report: &Report) -> String {
         let server = result.server.as_deref().unwrap_or(NO_SERVER);
         let known = rows.iter().position(|row| (row.suite, row.server) == (result.suite, server));
         let index = known.unwrap_or_else(|| {
-            rows.push(Row { suite: result.suite, server, counts: Counts::default(), time: Duration::ZERO });
+            rows.push(Row { suite: result.suite, server, counts: Counts::default(), time: None });
             rows.len() - 1
         });
         rows[index].counts.add(&result.outcome);
-        rows[index].time += result.time.unwrap_or_default();
+        rows[index].time = rows[index].time.into_iter().chain(result.time).reduce(|sum, time| sum + time);
     }
     let suite_width = rows.iter().map(|row| row.suite.len()).fold(10, usize::max);
     let server_width = rows.iter().map(|row| row.server.len()).fold(10, usize::max);
@@ -87,10 +88,10 @@ pub fn summary(report: &Report) -> String {
         "suite", "server", "passed", "failed", "skipped", "time"
     );
     for Row { suite, server, counts: Counts { passed, failed, skipped }, time } in &rows {
-        let seconds = time.as_secs_f64();
+        let time = time.map_or("-".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()));
         let _ = writeln!(
             text,
-            "{suite:<suite_width$}  {server:<server_width$}  {passed:>7}  {failed:>7}  {skipped:>7}  {seconds:>7.1} s"
+            "{suite:<suite_width$}  {server:<server_width$}  {passed:>7}  {failed:>7}  {skipped:>7}  {time:>9}"
         );
     }
     text
@@ -174,7 +175,7 @@ mod tests {
         let lines: Vec<String> = summary(&report()).lines().map(str::to_owned).collect();
         assert_eq!(lines[0], "suite       server       passed   failed  skipped       time");
         assert_eq!(lines[1], "mqtt        -                 1        0        0      1.5 s");
-        assert_eq!(lines[2], "mqtt        nats              0        1        1      0.0 s");
+        assert_eq!(lines[2], "mqtt        nats              0        1        1          -");
         assert_eq!(lines.len(), 3);
     }
 }
