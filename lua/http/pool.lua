@@ -7,8 +7,9 @@ local target = require("http.target")
 
 local now = cosocket.now
 
---- Seconds after which who waits for a connection looks for ones that nobody will bring back.
-local LOOK_AGAIN = 1
+--- Seconds after which the first who waits for a connection looks for ones that nobody will bring back: their tasks were
+--- cancelled.
+local LOOK_AGAIN = 0.1
 --- Seconds in which nothing can have come: the loop has not looked.
 local UNSEEN = 0.0005
 --- Seconds before the other side's own limit at which a connection is old.
@@ -177,7 +178,8 @@ function Pool:wait(origin, deadline)
       local message = ("all %d connections to the server are in use (connections_max)"):format(self.connections_max)
       return nil, cosocket.error("timeout", "http", message)
     end
-    local _, err = cosocket.select(mine.event, math.min(seconds, LOOK_AGAIN))
+    -- Who becomes the first is told.
+    local _, err = cosocket.select(mine.event, origin.waiting[1] == mine and math.min(seconds, LOOK_AGAIN) or seconds)
     if type(err) == "table" then return nil, err end
     if self.closed then return nil, cosocket.error("closed", "http", "the client is closed") end
     local given = mine.connection

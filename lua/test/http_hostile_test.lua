@@ -216,8 +216,110 @@ local servers = {
   end,
 }
 
+local places = {
+  ["the place of a task that was cancelled is not waited for"] = function()
+    local server = peer.serve(function(request)
+      if request.target == "/never" then cosocket.sleep(1000) end
+      return peer.response("x")
+    end)
+    local client = http.client({ connections_max = 1 })
+    local task = cosocket.spawn(function() client:get(server.url .. "/never", { timeout = 1000, idle_timeout = 1000 }) end)
+    cosocket.sleep(1)
+    local took = {}
+    for i = 1, 3 do
+      cosocket.spawn(function()
+        local began = cosocket.now()
+        assert(client:get(server.url))
+        took[i] = cosocket.now() - began
+      end)
+    end
+    cosocket.sleep(0.95)
+    task:cancel()
+    cosocket.sleep(1)
+    for i = 1, 3 do test.near(took[i], 1, 0.1) end
+  end,
+
+  ["wherever a request is cancelled or out of time, no answer goes to another and no place is lost"] = function()
+    local random = test.random()
+    local function pick(list) return list[random(1, #list)] end
+    local function pause() if random(1, 3) == 1 then cosocket.sleep(random(0, 50) / 1000) end end
+    local server = peer.serve(function(request)
+      local id = request.headers["X-Id"]
+      local text = id .. ":" .. #request.body .. ":" .. ("x"):rep(random(0, 3) * 1000)
+      pause()
+      if request.target == "/redirect" then return peer.response("moved", "Location: /end\r\n", "307 Moved") end
+      if random(1, 15) == 1 then return nil end
+      local bytes
+      if random(1, 2) == 1 then
+        bytes = peer.response(text)
+      else
+        bytes = ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"):format(#text, text)
+      end
+      local at = 1
+      while at <= #bytes do
+        local size = random(1, #bytes)
+        if not request.stream:write(bytes:sub(at, at + size - 1)) then return nil end
+        request.stream:flush()
+        at = at + size
+        pause()
+      end
+      return false
+    end)
+    local client = http.client({ connections_max = 8, timeout = 5 })
+    local tasks, done, wrong = {}, 0, 0
+    for i = 1, 300 do
+      tasks[i] = cosocket.spawn(function()
+        cosocket.sleep(random(0, 2000) / 1000)
+        local id = ("id%d"):format(i)
+        local body = pick({ false, "short", ("y"):rep(200000) })
+        local options = { headers = { ["X-Id"] = id }, stream = pick({ true, false }), body = body or nil }
+        if body then options.expect = pick({ 0.02, false }) end
+        if body and random(1, 2) == 1 then
+          local sent = 0
+          options.body = function()
+            if sent >= #body then return nil end
+            pause()
+            local piece = body:sub(sent + 1, sent + 50000)
+            sent = sent + #piece
+            return piece
+          end
+        end
+        local function run()
+          local method = body and pick({ "POST", "PUT" }) or pick({ "GET", "DELETE" })
+          local answer = client:request(method, server.url .. pick({ "/", "/redirect" }), options)
+          if not answer then return end
+          local text = options.stream and answer:read_all() or answer.body
+          if text and text:match("^id%d+") ~= id then wrong = wrong + 1 end
+          if text then done = done + 1 end
+        end
+        if random(1, 3) == 1 then cosocket.deadline(random(0, 100) / 1000, run) else run() end
+      end)
+    end
+    for i = 1, 150 do
+      cosocket.sleep(0.015)
+      if random(1, 2) == 1 then tasks[random(1, #tasks)]:cancel() end
+    end
+    for _, task in ipairs(tasks) do pcall(task.join, task) end
+    test.equal(wrong, 0)
+    test.truthy(done > 100, done)
+    collectgarbage() collectgarbage()
+    local busy, idle = client:connections()
+    test.equal(busy, 0)
+    test.truthy(idle <= 8)
+    for _ = 1, 8 do
+      local answer = client:get(server.url, { headers = { ["X-Id"] = "last" } })
+      if answer then test.matches(answer.body, "^last:0:") end
+    end
+    client:close()
+    cosocket.sleep(1)
+    collectgarbage() collectgarbage()
+    cosocket.sleep(1)
+    test.equal(server.open, 0)
+  end,
+}
+
 local all = {}
-for _, part in ipairs({ secrets, servers }) do
+for _, part in ipairs({ secrets, servers, places }) do
   for name, fn in pairs(part) do all[name] = fn end
 end
 return all
