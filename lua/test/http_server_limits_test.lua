@@ -254,6 +254,33 @@ local patience = {
     test.equal(one:count(), 0)
   end,
 
+  ["a client that reads slowly gets all of a long body"] = function()
+    local one, outcomes = new({ write_timeout = 30 }), {}
+    local text = ("0123456789abcdef"):rep(125000)
+    local bodies = {
+      text = text,
+      buffer = cosocket.buffer(text),
+      pushed = function(write) return nil, select(2, write(text)) end,
+    }
+    for name, body in pairs(bodies) do
+      one:get("/" .. name, function(_, response) outcomes[name] = response:send({ body = body }) end)
+    end
+    for name in pairs(bodies) do
+      local peer = connect(one)
+      peer.stream:write(("GET /%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"):format(name))
+      local came = {}
+      while true do
+        local piece = peer.stream:read()
+        if not piece then break end
+        came[#came + 1] = piece
+        cosocket.sleep(#piece / 20000)
+      end
+      local answer = table.concat(came)
+      test.equal(outcomes[name], true, name)
+      if name ~= "pushed" then test.truthy(answer:sub(-#text) == text, name) end
+    end
+  end,
+
   ["a client that sends requests and reads no answers is given up, too"] = function()
     local one = new({ write_timeout = 30 })
     one:get("/large", function(_, response) response:send(("x"):rep(100000)) end)

@@ -15,6 +15,8 @@ local KEEP_ALIVE, EXPECT_CONTINUE = codec.KEEP_ALIVE, codec.EXPECT_CONTINUE
 
 --- Bytes of a body that are copied behind their head rather than sent by themselves.
 local TOGETHER_MAX = 16384
+--- Bytes of one write, which has its time.
+local WRITE_MAX = 65536
 --- Bytes of a request's body that are read and dropped, so that the connection can go on.
 local DISCARD_MAX = 65536
 --- Bytes and seconds a client gets to read our last words while it is still sending (RFC 9112, 9.6).
@@ -39,12 +41,34 @@ Connection.__index = Connection
 
 -- Writing ---------------------------------------------------------------------
 
+--- Writes what is long part by part: who reads slowly, but reads, has time for each.
+---@async
+---@param self http.ServerConnection
+---@param ... string|cosocket.Buffer
+---@return true? ok
+---@return cosocket.Error? err
+local function write_long(self, ...)
+  local stream, seconds = self.stream, self.server.options.write_timeout
+  for i = 1, select("#", ...) do
+    local bytes = select(i, ...)
+    local part = type(bytes) == "string" and bytes.sub or function(_, from) return bytes:peek(WRITE_MAX, from - 1) end
+    for from = 1, #bytes, WRITE_MAX do
+      local ok, err = deadline(seconds, stream.write, stream, part(bytes, from, from + WRITE_MAX - 1))
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
 --- Writes, and gives up when the client does not read.
 ---@async
 ---@param ... string|cosocket.Buffer
 ---@return true? ok
 ---@return cosocket.Error? err
 function Connection:write(...)
+  for i = 1, select("#", ...) do
+    if #(select(i, ...)) > WRITE_MAX then return write_long(self, ...) end
+  end
   local stream = self.stream
   return deadline(self.server.options.write_timeout, stream.write, stream, ...)
 end
