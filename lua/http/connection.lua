@@ -210,6 +210,9 @@ end
 
 function Connection:close()
   self.stream:close()
+  -- The collector does not know how much memory they hold.
+  self.input:clear()
+  self.output:clear()
 end
 
 return connection

@@ -31,6 +31,7 @@ local CODINGS_MAX = 3
 ---@field private keep boolean? The connection may carry another exchange.
 ---@field private reader http.Reader?
 ---@field private decode (fun(): string?, cosocket.Error?)?
+---@field private decoders compress.Decoder[]?
 ---@field private err cosocket.Error?
 local Response = {}
 Response.__name = "http.Response"
@@ -64,12 +65,19 @@ local function let_go(self, keep)
   self.call.pool:release(connection, keep and #connection.input == 0)
 end
 
+--- What decodes is let go before the body has ended: that is memory of which the collector knows nothing.
+---@param self http.Response
+local function stop_decoding(self)
+  for _, decoder in ipairs(self.decoders or {}) do decoder:close() end
+end
+
 ---@param self http.Response
 ---@param err cosocket.Error
 ---@return nil
 ---@return cosocket.Error err
 local function fail(self, err)
   self.err = err
+  stop_decoding(self)
   let_go(self, false)
   return nil, err
 end
@@ -121,6 +129,8 @@ end
 ---@return fun(): string?, cosocket.Error?
 local function decoding(self, coding, limits, source)
   local decoder = compress.decoder(coding, limits)
+  self.decoders = self.decoders or {}
+  table.insert(self.decoders, decoder)
   local encoded, decoded = cosocket.buffer(), cosocket.buffer()
   local drained, began, ended = true, false, false
   return function()
@@ -309,6 +319,7 @@ end
 --- Ends it here. A connection whose body was not read to its end is closed.
 function Response:close()
   if not self.err then self.err = cosocket.error("closed", "http", "the response was closed") end
+  stop_decoding(self)
   let_go(self, false)
 end
 

@@ -30,6 +30,10 @@ function Decoder:decode(input, output, room) end
 ---@return true? ok
 ---@return cosocket.Error? err `protocol`: it was cut
 function Decoder:finish() end
+--- Gives the decoder's memory back, which may be megabytes, without waiting for the collector. The end of a body and an
+--- error do it, too.
+---@return true
+function Decoder:close() end
 
 ---@class compress.EncoderOptions
 ---@field level? integer 0 (none) to 9 (smallest). Default 6.

@@ -86,6 +86,11 @@ function codec.encode_close(buffer, rules, code, reason) end
 ---@param code integer
 ---@return boolean
 function codec.valid_code(code) end
+--- Gives back what half a message holds, megabytes perhaps, without waiting for the collector.
+---@param reading? websocket.Reading
+---@param writing? websocket.Writing
+---@return true
+function codec.drop(reading, writing) end
 
 --- A new `Sec-WebSocket-Key` (4.1).
 ---@return string

@@ -99,6 +99,9 @@ function Connection:lose(err)
   self.close_code = math.type(err.code) == "integer" and err.code --[[@as integer]] or close_code.abnormal
   self.close_reason = err.reason or ""
   if self.output == leaving then leaving:clear() end
+  -- Their memory is not for the collector to wait with.
+  if self.output ~= leaving then self.output:clear() end
+  if self.input ~= arrived then self.input:clear() end
   self.output, self.input = nil, nil
   if self.ended then self.ended:set() end
   if self.sending then self.sending:set() end

@@ -121,6 +121,7 @@ end
 ---@package
 function Session:finish()
   self.state, self.deadline = "closed", math.huge
+  if self.reading or self.writing then codec.drop(self.reading, self.writing) end
   self.reading, self.writing, self.pinged, self.owed = nil, nil, nil, nil
   if self.patience then self.patience = nil end
 end

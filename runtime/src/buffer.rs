@@ -61,7 +61,8 @@ impl Buffer {
     /// Drops up to `n` bytes off the front. An emptied buffer gives large memory back.
     pub fn skip(&mut self, n: usize) {
         self.bytes.advance(n.min(self.bytes.len()));
-        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_CAPACITY {
+        // Little of the memory may lie behind what was dropped, and much before it.
+        if self.bytes.is_empty() && self.bytes.try_reclaim(KEPT_CAPACITY + 1) {
             self.bytes = BytesMut::new();
         }
     }
@@ -197,5 +198,21 @@ mod tests {
         buffer.extend(&vec![0; 1 << 20]);
         buffer.clear();
         assert!(buffer.bytes.capacity() <= KEPT_CAPACITY);
+    }
+
+    #[test]
+    fn however_a_large_buffer_is_emptied_none_of_its_memory_is_kept() {
+        for (size, step) in [(1 << 20, 1 << 20), (1 << 20, 1000), (KEPT_CAPACITY + 1, 7), (KEPT_CAPACITY, 7), (100, 7)]
+        {
+            let mut buffer = Buffer::new();
+            buffer.bytes = BytesMut::with_capacity(size);
+            buffer.extend(&vec![0; size]);
+            while !buffer.is_empty() {
+                buffer.skip(step);
+            }
+            // As much as there is again without asking for more.
+            assert!(!buffer.bytes.try_reclaim(KEPT_CAPACITY + 1), "{size} in steps of {step}");
+            assert_eq!(buffer.bytes.try_reclaim(size), size <= KEPT_CAPACITY, "{size} in steps of {step}");
+        }
     }
 }

@@ -352,7 +352,11 @@ end
 --- Lets go of the connection, however its task ended.
 function Connection:__close()
   self.server:forget(self)
-  if not self.upgraded then self.stream:close() end
+  if not self.upgraded then
+    self.stream:close()
+    -- The collector does not know how much memory half a body holds.
+    self.input:clear()
+  end
 end
 
 local connection = {}

@@ -63,6 +63,19 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
     let exports = lua.create_table()?;
     exports.raw_set("rules", lua.create_function(|_, options: Table| rules(&options))?)?;
 
+    exports.raw_set(
+        "drop",
+        lua.create_function(|_, (reading, writing): (Option<AnyUserData>, Option<AnyUserData>)| {
+            if let Some(reading) = reading {
+                reading.borrow_mut::<Reading>()?.0 = None;
+            }
+            if let Some(writing) = writing {
+                writing.borrow_mut::<Writing>()?.0 = None;
+            }
+            Ok(true)
+        })?,
+    )?;
+
     let shared = Rc::clone(&means);
     exports.raw_set(
         "decode",

@@ -35,14 +35,16 @@ pub(crate) fn module(lua: &Lua) -> mlua::Result<Table> {
     let decoder = lua.create_function(|lua, (coding, options): (LuaString, Option<Table>)| {
         let options = Options::new(lua, "compress.decoder", options, &["size_max", "ratio_max"])?;
         let name = coding.to_string_lossy();
-        let Some(coding) = Coding::named(&name) else {
+        let Some(known) = CODINGS.into_iter().find(|known| *known == name) else {
             return Err(misuse(
                 lua,
                 &format!("compress.decoder: unknown coding {name:?}{}", suggestion(&name, &CODINGS)),
             ));
         };
         Ok(Decoder(RefCell::new(Limited {
-            coding,
+            name: known,
+            coding: Coding::named(known),
+            complete: false,
             size_max: options.integer("size_max", 0..=i64::MAX, i64::MAX)? as u64,
             ratio_max: options.integer("ratio_max", 1..=i64::from(u32::MAX), RATIO_MAX)? as u64,
             taken: 0,
@@ -107,15 +109,6 @@ impl Coding {
             "zstd" => Self::Zstd(Box::new(Zstd::new())),
             _ => return None,
         })
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Gzip { .. } => "gzip",
-            Self::Deflate { .. } => "deflate",
-            Self::Brotli { .. } => "br",
-            Self::Zstd(_) => "zstd",
-        }
     }
 
     /// Whether the body may end here.
@@ -195,7 +188,12 @@ fn inflate_step(inflate: &mut Decompress, at_end: &mut bool, input: &[u8], outpu
 
 /// A coding under its limits.
 struct Limited {
-    coding: Coding,
+    name: &'static str,
+    /// What decodes, of several MiB perhaps. The collector does not know how much that is, so that it goes as soon as
+    /// nothing more is to be expected of it.
+    coding: Option<Coding>,
+    /// Whether the body may end here.
+    complete: bool,
     size_max: u64,
     ratio_max: u64,
     taken: u64,
@@ -212,9 +210,12 @@ impl Limited {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        let outcome = self.coding.step(input, output).map_err(|fault| {
-            Error::new(Kind::Protocol, DECODE, format!("the {} data is broken: {fault}", self.coding.name()))
-        });
+        if self.coding.is_none() && input.is_empty() {
+            return Ok(Step { taken: 0, made: 0, more: false });
+        }
+        let outcome = self
+            .run(input, output)
+            .map_err(|fault| Error::new(Kind::Protocol, DECODE, format!("the {} data is broken: {fault}", self.name)));
         let outcome = outcome.and_then(|step| {
             self.taken += step.taken as u64;
             self.made += step.made as u64;
@@ -233,8 +234,34 @@ impl Limited {
         });
         if let Err(error) = &outcome {
             self.broken = Some(error.clone());
+            self.coding = None;
         }
         outcome
+    }
+
+    fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, String> {
+        let coding = match &mut self.coding {
+            Some(coding) => coding,
+            // RFC 1952, 2.2, and RFC 8878, 3.1: members, and frames, follow one another.
+            None if matches!(self.name, "gzip" | "zstd") => {
+                self.coding.insert(Coding::named(self.name).ok_or(AFTER_THE_END)?)
+            }
+            None => return Err(AFTER_THE_END.to_owned()),
+        };
+        let step = coding.step(input, output)?;
+        self.complete = coding.is_complete();
+        if self.complete && !step.more {
+            self.coding = None;
+        }
+        Ok(step)
+    }
+
+    /// Lets go of what decodes, in the middle of a body.
+    fn close(&mut self) {
+        self.coding = None;
+        if !self.complete && self.broken.is_none() {
+            self.broken = Some(Error::new(Kind::Closed, DECODE, "the decoder was closed"));
+        }
     }
 }
 
@@ -281,11 +308,15 @@ impl UserData for Decoder {
             if let Some(error) = &decoder.broken {
                 return Ok(Err(error.clone()));
             }
-            if !decoder.coding.is_complete() {
-                let message = format!("the {} data ends before its end", decoder.coding.name());
+            if !decoder.complete {
+                let message = format!("the {} data ends before its end", decoder.name);
                 return Ok(Err(Error::new(Kind::Protocol, DECODE, message)));
             }
             Ok(Ok(true))
+        });
+        methods.add_method("close", |_, me, ()| {
+            me.0.borrow_mut().close();
+            Ok(true)
         });
     }
 }
