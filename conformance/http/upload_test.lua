@@ -179,6 +179,15 @@ return {
     end
   end,
 
+  ["[tus 1.0.0, Core Protocol] an upload that somebody else has made is gone on with"] = function()
+    local path, checksum, clean <close> = source_of(4)
+    local headers = { ["Tus-Resumable"] = "1.0.0", ["Upload-Length"] = tostring(4 * MIB) }
+    local made = assert(http.post(web.url("tus", "/files"), { headers = headers }))
+    local uploaded = assert(http.upload(made.headers.Location, path, { created = true, checksum = checksum }))
+    test.equal({ uploaded.url, uploaded.attempts }, { made.headers.Location, 2 })
+    arrived(path, uploaded.url)
+  end,
+
   ["[tus 1.0.0, Creation] a file that is too large is refused before it is sent"] = function()
     local path, _, clean <close> = source_of(1)
     local _, err = http.upload(web.url("tus", "/small"), path)

@@ -56,6 +56,13 @@ local resumable = {}
 local Resumable = {}
 Resumable.__index = Resumable
 
+--- A URL without name and password.
+---@param href string
+---@return string
+local function without_login(href)
+  return (href:gsub("^(%w+://)[^/@]*@", "%1"))
+end
+
 --- Takes what an answer told.
 ---@private
 ---@param fact http.TusFact
@@ -84,9 +91,13 @@ function Resumable:forget()
   if self.state then states.remove(self.state) end
 end
 
---- Takes up the upload of an earlier run, if it was of this source, and to this URL.
+--- Takes up the upload of an earlier run, if it was of this source, and to this URL; or the one that is there already.
 ---@private
 function Resumable:take_up()
+  if self.options.created then
+    self.url = without_login(self.way.target.href)
+    return
+  end
   if not self.state or self.options.resume == false then return end
   local said = states.load(self.state)
   if not said or said.target ~= self.key or said.source ~= self.fingerprint then return end
@@ -186,7 +197,7 @@ function Resumable:create()
     return nil, cosocket.error("protocol", OP, message)
   end
   -- A name and password there would be the server's own idea, and are not to be remembered.
-  self.url = to.href:gsub("^(%w+://)[^/@]*@", "%1")
+  self.url = without_login(to.href)
   self.offset, self.expires, self.confirmed = fact.offset, fact.expires, -1
   local ok
   ok, err = self:remember()
@@ -310,7 +321,7 @@ function Resumable:run()
       local at_once = false
       if what == "anew" then
         renewed = renewed + 1
-        if renewed > self.renewals then return nil, err end
+        if renewed > self.renewals or self.options.created then return nil, err end
         -- The state stays until there is another upload: perhaps it is only our credentials that have expired.
         self.url, self.expires, self.confirmed, self.resumed = nil, nil, -1, 0
         at_once = renewed == 1
@@ -339,9 +350,13 @@ end
 ---@return boolean? abandoned
 ---@return cosocket.Error? err
 function Resumable:abandon()
-  local said = self.state and states.load(self.state)
-  if not said or said.target ~= self.key then return false end
-  self.url = said.upload
+  if self.options.created then
+    self.url = without_login(self.way.target.href)
+  else
+    local said = self.state and states.load(self.state)
+    if not said or said.target ~= self.key then return false end
+    self.url = said.upload
+  end
   local ok, err = self:terminate()
   -- What the server will not end, ends by itself some day; what did not reach it can be said again.
   if ok or err.kind == "refused" and not transfer.passes(err, tus.PASSING) then self:forget() end

@@ -9,6 +9,8 @@ local log = require("log")
 local ATTEMPTS = 5
 --- Seconds before the second attempt; twice as many before each further one, up to the second number.
 local DELAY, DELAY_MAX = 1, 30
+--- Seconds that a server may have us wait: its refusal is the answer when it asks for more.
+local RETRY_AFTER_MAX = 3600
 --- Times a second that progress is told.
 local TELLS = 10
 
@@ -158,10 +160,11 @@ end
 ---@async
 ---@param err? cosocket.Error Why another one is needed.
 ---@return true? ok
----@return cosocket.Error? err
+---@return cosocket.Error? err That of `sleep`, or `err` when the server asks for too much.
 function Patience:wait(err)
   local field = err and err.response and err.response.headers["Retry-After"]
   local asked = field and date.retry_after(field) or 0
+  if asked > RETRY_AFTER_MAX then return nil, err end
   return cosocket.sleep(math.max(asked, err and math.min(self.delay * 2 ^ (math.max(self.failures, 1) - 1), DELAY_MAX) or 0))
 end
 

@@ -39,6 +39,15 @@ local refusals = {
     test.near(cosocket.now() - started, 60, 1)
   end,
 
+  ["a server that asks to wait for days is not waited for"] = function()
+    local path, clean <close> = source_of()
+    local server = tus_peer.serve({ answer = function() return answer("503 Busy", "Retry-After: 3601\r\n") end })
+    local started = cosocket.now()
+    local _, err = http.upload(server.url, path)
+    test.equal({ err.kind, err.code, #server.requests }, { "refused", 503, 1 })
+    test.near(cosocket.now() - started, 0, 0.5)
+  end,
+
   ["an offset that the server does not share is asked for again"] = function()
     local path, clean <close> = source_of()
     local server = tus_peer.serve({ answer = function(request, server)

@@ -249,6 +249,23 @@ local later = {
     test.equal({ err.code, server.counts.POST }, { 404, 5 })
   end,
 
+  ["an upload that somebody else has made is gone on with, and never made anew"] = function()
+    local path, clean <close> = source_of()
+    local server = tus_peer.serve({ cut = { nil, 70000 } })
+    server.uploads["/made/7"] = { length = #TEXT, data = TEXT:sub(1, 10) }
+    local url = server.url:gsub("//", "//user:secret@") .. "/made/7?key=1"
+    local uploaded = assert(http.upload(url, path, { created = true, chunk_size = 100000, checksum = SUM }))
+    arrived(server, TEXT, "/made/7")
+    test.equal({ methods(server), uploaded.url }, { "HEAD PATCH PATCH HEAD PATCH PATCH", server.url .. "/made/7?key=1" })
+    test.equal({ server.requests[2].target, server.requests[2].headers.Authorization }, { "/made/7?key=1", "Basic " .. base64.encode("user:secret") })
+    test.equal(content(path .. ".upload"), nil)
+    test.equal(http.cancel_upload(url, path, { created = true }), true)
+    test.equal(server.deleted, { "/made/7" })
+    local _, err = http.upload(url, path, { created = true })
+    test.equal({ err.kind, err.code, server.counts.POST }, { "refused", 404 })
+    test.raises("`metadata` cannot be said", function() http.upload(url, path, { created = true, metadata = {} }) end)
+  end,
+
   ["an upload can be given up"] = function()
     local path, clean <close> = source_of()
     local server = tus_peer.serve({ cut = { 50000 }, answer = function(request)

@@ -12,6 +12,7 @@ local uploads = require("http.upload")
 ---@field chunk_checksum? string Have the server verify each request's bytes: `"sha1"`, or `md5`, `sha256`, `sha512`. A server that cannot is refused.
 ---@field metadata? table<string, string>|false Told when the upload is made; `filename` and `filetype` are added where they are missing. `false`: nothing is told.
 ---@field creation_with_upload? boolean Send the first bytes with the request that makes the upload: for small files. If that request breaks off, they are lost. Default `false`.
+---@field created? boolean The URL is that of an upload that somebody has made already, such as the device's own server. Default `false`: uploads are made there.
 ---@field renewals_max? integer How often it is begun anew when the server has lost or dropped it. Default 3.
 
 local UPLOAD_OPTIONS = transfer.options({
@@ -21,6 +22,7 @@ local UPLOAD_OPTIONS = transfer.options({
   chunk_checksum = "string",
   metadata = "table|boolean",
   creation_with_upload = "boolean",
+  created = "boolean",
   renewals_max = "integer",
 })
 --- Options of requests that say what is sent, which is the source.
@@ -56,6 +58,12 @@ function options.check(op, address, source, given, level)
   if own.chunk_checksum and not tus.ALGORITHMS[own.chunk_checksum] then
     request_options.wrong(op, "chunk_checksum must be sha1, md5, sha256 or sha512", level)
   end
+  if own.created then
+    -- What would be told when the upload is made.
+    for _, name in ipairs({ "metadata", "creation_with_upload", "query" }) do
+      if own[name] or request[name] then request_options.wrong(op, ("`%s` cannot be said of an upload that is `created`"):format(name), level) end
+    end
+  end
   if own.metadata == true then request_options.wrong(op, "metadata must be a table or false", level) end
   local metadata, algorithm, wanted
   if own.metadata ~= false then
@@ -74,7 +82,8 @@ function options.check(op, address, source, given, level)
   return {
     own = own,
     request = request,
-    state = own.state or path and path .. ".upload" or nil,
+    -- An upload that somebody else has made is found again by its URL.
+    state = not own.created and (own.state or path and path .. ".upload") or nil,
     metadata = metadata,
     algorithm = algorithm --[[@as crypto.Algorithm?]],
     wanted = wanted,
