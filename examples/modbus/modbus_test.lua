@@ -1,9 +1,13 @@
 -- Modbus from its bytes to its sockets. The messages are the examples of the specification (AP, 6).
 local cosocket = require("cosocket")
+local log = require("log")
 local message = require("modbus.message")
 local modbus = require("modbus")
 local session = require("modbus.session")
 local test = require("test")
+
+-- Some tests make mistakes on purpose, which are told.
+log.level("off")
 
 --- Bytes in hexadecimal, with spaces.
 local function bytes(hex)

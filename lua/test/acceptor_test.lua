@@ -1,7 +1,11 @@
 -- Whoever takes the connections that come to a listener.
 local acceptor = require("net.acceptor")
 local cosocket = require("cosocket")
+local log = require("log")
 local test = require("test")
+
+-- Some tests make mistakes on purpose, which are told.
+log.level("off")
 
 --- A server on the loopback, and a function that connects to it.
 local function start(serve, options)

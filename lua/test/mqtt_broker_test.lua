@@ -55,6 +55,35 @@ local function payloads(messages)
 end
 
 return {
+  ["a client that sends and does not read is not read either, and given up when its keep alive is over"] = function()
+    local one = broker.new({ queue_max = 1000 })
+    local near, far = cosocket.pair()
+    for _, stream in ipairs({ near, far }) do
+      assert(stream:set_option("send_buffer", 4096))
+      assert(stream:set_option("queue_max", 4096))
+    end
+    one:serve(far)
+    near:write("\x10\x0d\0\4MQTT\4\2\0\10\0\1a")
+    assert(near:read(4))
+    local sent, most, pings = 0, 0, ("\xc0\0"):rep(500)
+    local asking = cosocket.spawn(function()
+      for _ = 1, 400 do
+        if not near:write(pings) then return end
+        sent = sent + #pings
+      end
+    end)
+    for _ = 1, 14 do
+      cosocket.sleep(1)
+      for connection in pairs(one.connections) do most = math.max(most, connection:backlog()) end
+    end
+    assert(sent > 2000 and sent < 100000, sent)
+    assert(most > 1000 and most < 10000, most)
+    test.equal(asking:status(), "waiting")
+    cosocket.sleep(10)
+    test.equal(next(one.connections), nil)
+    test.equal(asking:status(), "done")
+  end,
+
   ["a message reaches everybody who has subscribed, in both versions"] = function()
     local one, connect = mqtt_peer.broker()
     local new <close> = connect({ version = 5 })

@@ -1,12 +1,12 @@
 --- One connection of a client to a broker, from its first byte to its last.
 
 local authentication = require("mqtt.broker.authentication")
+local broker_session = require("mqtt.broker.session")
 local cosocket = require("cosocket")
 local drive = require("net.drive")
 local log = require("log").new("mqtt.broker")
 local reason = require("mqtt.reason")
 local server_session = require("mqtt.server_session")
-local session_message = require("mqtt.broker.session").message
 local subscriptions = require("mqtt.broker.subscriptions")
 local trace = require("net.trace")
 local wire = require("mqtt.broker.wire")
@@ -228,7 +228,7 @@ end
 
 function RECEIVE.publish(connection, packet)
   local code = connection:forbidden("publish", packet.topic)
-  if not code then code = connection.broker:take(session_message(packet), connection.server.client_id) end
+  if not code then code = connection.broker:take(broker_session.message(packet), connection.server.client_id) end
   connection.server:acknowledge(packet, code)
 end
 
@@ -408,7 +408,8 @@ function connection.new(broker, stream)
     broker = broker,
     stream = stream,
     server = server,
-    wire = wire.new(server, broker.options.on_packet),
+    -- More than messages come to: that much only those leave unread who do not read the answers to what they send.
+    wire = wire.new(server, broker.options.on_packet, 2 * (broker.options.queue_max or broker_session.QUEUE_MAX)),
     input = cosocket.buffer(),
   }, Connection)
 end

@@ -45,7 +45,7 @@ local SESSION_BYTES_MAX = 67108864
 local Session = {}
 Session.__index = Session
 
-local session = {}
+local session = { QUEUE_MAX = QUEUE_MAX }
 
 --- A message as the broker keeps it, from a PUBLISH or a will.
 ---@param packet {topic: string, payload: string?, qos: mqtt.Qos?, retain: boolean?, properties: mqtt.Properties?}

@@ -259,10 +259,12 @@ local wire = { HOLD = HOLD }
 
 ---@param server mqtt.ServerSession
 ---@param on_packet mqtt.broker.OnPacket?
+---@param output_max integer Bytes that may be unread on the other side before that is not read, either.
 ---@return mqtt.broker.Wire
-function wire.new(server, on_packet)
+function wire.new(server, on_packet, output_max)
   return setmetatable({
     server = server,
+    output_max = output_max,
     on_packet = on_packet,
     output = cosocket.buffer(),
     deadline = server.deadline,
