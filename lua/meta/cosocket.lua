@@ -302,13 +302,18 @@ function Stream:handshake() end
 function Stream:tls_info() end
 
 ---@class cosocket.UdpOptions
----@field bind? string `"0.0.0.0:5353"`. Default: any address, any port.
+---@field bind? string `"0.0.0.0:5353"`, or `"unix:///run/log.sock"`. Default: any address, any port.
 ---@field connect? string Fixes the peer: then `send` works and only its datagrams arrive.
+---@field mode? integer Permissions of a unix socket's file, e.g. `tonumber("660", 8)`.
 ---@field broadcast? boolean
 ---@field reuse_address? boolean
 ---@field ttl? integer
 ---@field multicast_ttl? integer
 ---@field multicast_loop? boolean
+
+--- Opens a socket for datagrams: UDP, or a unix socket, as the system's log and systemd have them. A unix socket that is
+--- not bound has no address to be answered at; of a path `@name` no file is made. `send` waits while a fixed peer takes no
+--- more, `send_to` to a path answers an error then (`ENOBUFS`).
 ---@async
 ---@param options? cosocket.UdpOptions
 ---@return cosocket.Udp? socket
@@ -324,13 +329,13 @@ local Udp = {}
 function Udp:send(data) end
 ---@async
 ---@param data string|cosocket.Buffer
----@param address string
+---@param address string `"192.0.2.1:514"`, or `"unix:///path"`.
 ---@return true? ok
 ---@return cosocket.Error? err
 function Udp:send_to(data, address) end
 ---@async
----@return string? data One datagram, which may be empty.
----@return string|cosocket.Error address
+---@return string? data One datagram, which may be empty. Of one over a unix socket 65,024 bytes at most.
+---@return string|cosocket.Error address As `send_to` takes it; of a unix socket its path, or an empty text.
 function Udp:receive() end
 ---@param group string
 ---@param interface? string

@@ -402,7 +402,7 @@ return {
     mistaken('unknown option "nodely"; did you mean "nodelay"', cosocket.listen, "127.0.0.1:0", { nodely = true })
     mistaken('unknown option "braodcast"; did you mean "broadcast"', cosocket.udp, { braodcast = true })
     mistaken('unknown option "1"', cosocket.connect, "127.0.0.1:1", { "x" })
-    local there_are = "; there are bind, broadcast, connect, multicast_loop, multicast_ttl, reuse_address, ttl$"
+    local there_are = "; there are bind, broadcast, connect, mode, multicast_loop, multicast_ttl, reuse_address, ttl$"
     mistaken('unknown option "completely different"' .. there_are, cosocket.udp, { ["completely different"] = 1 })
   end,
 
@@ -443,7 +443,9 @@ return {
     mistaken("mode", listen, "unix:///tmp/never.sock", { mode = 1 << 40 })
     mistaken('"tls" must be a table', listen, "127.0.0.1:0", { tls = true })
     mistaken("ttl", udp, { ttl = 1 << 40 })
-    mistaken("bind wants address:port", udp, { bind = "unix:///tmp/x" })
+    mistaken("both unix:///path, or both address:port", udp, { bind = "unix:///tmp/x", connect = "127.0.0.1:1" })
+    mistaken("ttl goes with address:port", udp, { bind = "unix:///tmp/x", ttl = 1 })
+    mistaken("mode goes with bind = \"unix:///path\"", udp, { bind = "127.0.0.1:0", mode = 1 })
     mistaken("the options must be a table", udp, "127.0.0.1:0")
     mistaken("resolve wants a name", cosocket.resolve, 5)
     test.matches(test.fails("connect", udp({ bind = "nonsense" })).message, "write host:port")

@@ -3,7 +3,7 @@
 //! [`Core`] is everything the loop owns but the Lua state: the scheduler, the sockets and the
 //! timers. Nothing here calls Lua.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use slotmap::{Key, KeyData, SlotMap};
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     resolve::Resolver,
     scheduler::{Op, Outcome, Scheduler, TaskId, TimerOwner, Wait},
-    socket::{Plain, Pool, Socket, SocketId, Stream, StreamOptions, Tap, Tape, tls},
+    socket::{Address, Plain, Pool, Socket, SocketId, Stream, StreamOptions, Tap, Tape, tls},
 };
 
 /// Events taken from the kernel at once.
@@ -106,7 +106,7 @@ impl Core {
     /// Has a stream or a socket of datagrams heard; one that is heard already goes on being so.
     pub(crate) fn tap(&mut self, id: SocketId) -> Option<&Tap> {
         let tape = self.tape.clone();
-        let text = |address: io::Result<SocketAddr>| address.map(|at| at.to_string()).unwrap_or_default();
+        let text = |address: io::Result<Address>| address.map(|at| at.to_string()).unwrap_or_default();
         match self.sockets.get_mut(id)? {
             Socket::Stream(stream) if !stream.closing => {
                 let transport = stream.transport_mut();
@@ -120,7 +120,7 @@ impl Core {
             }
             Socket::Udp(udp) => {
                 if udp.tap.is_none() {
-                    let (local, peer) = (text(udp.local_address()), text(udp.socket().peer_addr()));
+                    let (local, peer) = (text(udp.local_address()), text(udp.peer_address()));
                     udp.tap = Some(Box::new(Tap::new(&tape, local, peer)));
                 }
                 udp.tap.as_deref()
@@ -269,7 +269,7 @@ impl Core {
             Some(Socket::Stream(_)) | None => return,
             Some(_) => match self.sockets.remove(id) {
                 Some(Socket::Listener(listener)) => listener.reader.into_iter().collect(),
-                Some(Socket::Udp(udp)) => udp.reader.into_iter().chain(udp.writers).collect(),
+                Some(Socket::Udp(mut udp)) => udp.reader.into_iter().chain(std::mem::take(&mut udp.writers)).collect(),
                 _ => Vec::new(),
             },
         };

@@ -79,6 +79,8 @@ pub(crate) enum Answer {
     Bytes(*const u8, usize),
     /// Such bytes, and where they came from.
     Datagram(*const u8, usize, Name),
+    /// Such bytes, and behind them the path of the unix socket that they came from: of how many bytes each.
+    UnixDatagram(*const u8, usize, usize),
     /// The first argument itself.
     Me,
     /// A new stream.
@@ -167,6 +169,11 @@ pub(crate) unsafe fn push(state: Raw, answer: Answer) -> c_int {
                 lua::lua_pushlstring(state, start.cast(), len);
                 let from = from.as_slice();
                 lua::lua_pushlstring(state, from.as_ptr().cast(), from.len());
+                return 2;
+            }
+            Answer::UnixDatagram(start, len, path) => {
+                lua::lua_pushlstring(state, start.cast(), len);
+                lua::lua_pushlstring(state, start.add(len).cast(), path);
                 return 2;
             }
             Answer::Me => lua::lua_pushvalue(state, 1),

@@ -16,7 +16,7 @@ use crate::{
     reactor::Core,
     scheduler::{Op, TaskId},
     shared::Grave,
-    socket::{Plain, Socket, SocketId},
+    socket::{Address, Plain, Socket, SocketId},
 };
 
 const MAGIC: u64 = u64::from_be_bytes(*b"mw:sockt");
@@ -207,8 +207,14 @@ parking!(receive, receive_k, |state, again| {
                 }
                 udp.owner = me;
                 match udp.receive(scratch) {
-                    Ok((n, from)) => {
+                    Ok((n, Address::Net(from))) => {
                         Attempt::Done(Answer::Datagram(scratch.as_ptr(), n, super::Name::new(&from.to_string())))
+                    }
+                    Ok((n, Address::Unix(path))) => {
+                        // Behind the datagram, of which no more than the rest of the room was read.
+                        let after = &mut scratch[n..][..path.len()];
+                        after.copy_from_slice(path.as_bytes());
+                        Attempt::Done(Answer::UnixDatagram(scratch.as_ptr(), n, path.len()))
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                         Attempt::Wait(Need::Reader(id), NEVER)
@@ -234,9 +240,9 @@ unsafe fn send_datagram(state: Raw, op: Op, again: bool, then: Continuation) -> 
                 let Some(Socket::Udp(udp)) = core.sockets.get_mut(id) else { return closed(op) };
                 let to = match std::str::from_utf8(&*to) {
                     Ok("") => None,
-                    Ok(text) => match text.parse() {
-                        Ok(address) => Some(address),
-                        Err(_) => {
+                    Ok(text) => match Address::parse(text) {
+                        Some(address) => Some(address),
+                        None => {
                             let message =
                                 format!("bad address {text:?}; write address:port in numbers, or resolve the name");
                             return Attempt::Failed(Error::new(Kind::Connect, op.as_str(), message));
@@ -251,7 +257,7 @@ unsafe fn send_datagram(state: Raw, op: Op, again: bool, then: Continuation) -> 
                         "this socket has no fixed peer; use send_to(data, address), or udp{connect = address}";
                     return Attempt::Failed(Error::new(Kind::Io, op.as_str(), message));
                 }
-                match data.with(|bytes| udp.send(bytes, to)) {
+                match data.with(|bytes| udp.send(bytes, to.as_ref())) {
                     Ok(()) => Attempt::Done(Answer::True),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                         Attempt::Wait(Need::Writer(id), NEVER)

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     ffi::{NewSocket, SocketType},
     shared::Shared,
-    socket::{Listener, Socket},
+    socket::{Listener, Socket, unix_address},
 };
 
 /// Backlog of a listener, unless it says otherwise. The kernel may cap it.
@@ -99,14 +99,26 @@ fn listen_tcp(addresses: &[SocketAddr], backlog: i32, reuse_port: bool) -> std::
 
 /// Listens at a path. A file that a dead server has left there is replaced; a live one's is not.
 fn listen_unix(path: &str, backlog: i32, mode: Option<u32>) -> std::io::Result<std::os::unix::net::UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None)?;
-    let address = socket2::SockAddr::unix(path)?;
+    bind_unix(&socket, path, mode, || mio::net::UnixStream::connect(path).map(drop))?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// Binds a socket to a path, where `knock` is refused if nobody lives there any more.
+pub(super) fn bind_unix(
+    socket: &socket2::Socket,
+    path: &str,
+    mode: Option<u32>,
+    knock: impl Fn() -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let address = unix_address(path)?;
     let mut bound = socket.bind(&address);
     if let Err(error) = &bound
         && error.kind() == std::io::ErrorKind::AddrInUse
         && std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
-        && mio::net::UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        && knock().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     {
         std::fs::remove_file(path)?;
         bound = socket.bind(&address);
@@ -115,6 +127,5 @@ fn listen_unix(path: &str, backlog: i32, mode: Option<u32>) -> std::io::Result<s
     if let Some(mode) = mode {
         std::fs::set_permissions(Path::new(path), std::fs::Permissions::from_mode(mode))?;
     }
-    socket.listen(backlog)?;
-    Ok(socket.into())
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use mlua::{Lua, Table};
 
-use super::{Answer, connect::addresses_of, define, mistake, socket::closed};
+use super::{Answer, connect::addresses_of, define, listen::bind_unix, mistake, socket::closed};
 use crate::{
     error::{Code, Error, Kind},
     ffi::{NewSocket, SocketRef, SocketType},
@@ -15,8 +15,32 @@ use crate::{
     socket::{Socket, Target, Udp, parse_address},
 };
 
+/// Options that have a meaning for UDP alone.
+const OF_UDP: [&str; 5] = ["broadcast", "reuse_address", "ttl", "multicast_ttl", "multicast_loop"];
+
 pub(super) fn open_udp(shared: &Shared, options: &Table) -> Answer<NewSocket> {
     let op = "udp";
+    let path = |name: &str| -> mlua::Result<Option<String>> {
+        let text = options.get::<Option<String>>(name)?;
+        Ok(text.and_then(|text| text.strip_prefix("unix://").map(str::to_owned)))
+    };
+    let (bind_path, connect_path) = (path("bind")?, path("connect")?);
+    if bind_path.is_some() || connect_path.is_some() {
+        for (name, path) in [("bind", &bind_path), ("connect", &connect_path)] {
+            if path.is_none() && options.contains_key(name)? {
+                return Ok(Err(mistake(op, "bind and connect are both unix:///path, or both address:port")));
+            }
+        }
+        for name in OF_UDP {
+            if options.contains_key(name)? {
+                return Ok(Err(mistake(op, format!("{name} goes with address:port, not with unix:///path"))));
+            }
+        }
+        return open_unix(shared, bind_path.as_deref(), connect_path.as_deref(), options.get("mode")?);
+    }
+    if options.contains_key("mode")? {
+        return Ok(Err(mistake(op, "mode goes with bind = \"unix:///path\"")));
+    }
     let addresses = |name: &str| -> mlua::Result<Option<Result<Vec<SocketAddr>, Error>>> {
         let Some(text) = options.get::<Option<String>>(name)? else { return Ok(None) };
         Ok(Some(match parse_address(op, &text) {
@@ -79,6 +103,42 @@ pub(super) fn open_udp(shared: &Shared, options: &Table) -> Answer<NewSocket> {
     Ok(added.map(|id| NewSocket(SocketType::Udp, id)).map_err(in_place))
 }
 
+/// A unix datagram socket, such as those of a system's log or of systemd.
+fn open_unix(shared: &Shared, bind: Option<&str>, connect: Option<&str>, mode: Option<u32>) -> Answer<NewSocket> {
+    let op = "udp";
+    let at = |path: &str, error: std::io::Error| {
+        let mut made = Error::from_io(op, &error);
+        made.message = format!("cannot open a datagram socket at {path}: {}", made.message).into();
+        Err(made)
+    };
+    let socket = match socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM.nonblocking(), None) {
+        Ok(socket) => socket,
+        Err(error) => return Ok(Err(Error::from_io(op, &error))),
+    };
+    if let Some(path) = bind {
+        let knock = || std::os::unix::net::UnixDatagram::unbound()?.connect(path);
+        // The system would give a name of its own for an empty one.
+        let bound = match path {
+            "" | "@" => Err(std::io::ErrorKind::InvalidInput.into()),
+            path => bind_unix(&socket, path, mode, knock),
+        };
+        if let Err(error) = bound {
+            return Ok(at(path, error));
+        }
+    }
+    let file = bind.filter(|path| !path.starts_with('@'));
+    let mut udp = Udp::unix(socket.into(), file, connect.is_some());
+    if let Some(path) = connect
+        && let Err(error) = udp.connect_unix(path)
+    {
+        return Ok(at(path, error));
+    }
+    let mut core = shared.core.borrow_mut();
+    udp.owner = core.scheduler.current;
+    let added = core.add(Socket::Udp(udp));
+    Ok(added.map(|id| NewSocket(SocketType::Udp, id)).map_err(|error| Error::from_io(op, &error)))
+}
+
 pub(super) fn add_udp_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table) -> mlua::Result<()> {
     for (name, joins) in [("join", true), ("leave", false)] {
         define(
@@ -93,7 +153,10 @@ pub(super) fn add_udp_methods(lua: &Lua, shared: &Rc<Shared>, methods: &Table) -
                     Ok(Err(Error::new(Kind::Io, name, format!("{text:?} is not {what}"))
                         .with_code(Code::Name("EINVAL".into()))))
                 };
-                let socket = udp.socket();
+                let Some(socket) = udp.socket() else {
+                    return Ok(Err(Error::new(Kind::Io, name, "a unix socket has no multicast groups")
+                        .with_code(Code::Name("EINVAL".into()))));
+                };
                 let result = match group.parse() {
                     Ok(std::net::IpAddr::V4(group)) => {
                         let Ok(interface) = interface.as_deref().unwrap_or("0.0.0.0").parse() else {

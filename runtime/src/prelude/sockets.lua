@@ -25,7 +25,7 @@ local LISTEN_OPTIONS = {
 }
 local UDP_OPTIONS = {
   bind = "string", connect = "string", broadcast = "boolean", reuse_address = "boolean", ttl = "integer",
-  multicast_ttl = "integer", multicast_loop = "boolean",
+  multicast_ttl = "integer", multicast_loop = "boolean", mode = "integer",
 }
 
 local CONNECT_TIMEOUT = 30
@@ -158,12 +158,12 @@ function cosocket.udp(options)
   options = check_options("udp", options, UDP_OPTIONS)
   check_most("udp", options, "ttl", 255)
   check_most("udp", options, "multicast_ttl", 255)
+  check_most("udp", options, "mode", 0xfff)
   for _, name in ipairs({ "bind", "connect" }) do
     if options[name] then
       local target, err = blame(2, native.parse("udp", options[name]))
-      if target and target.path then mistake("udp", name .. " wants address:port", 2) end
       local ok = target and true
-      if target then ok, err = resolved(target) end
+      if target and not target.path then ok, err = resolved(target) end
       if not ok then return nil, err end
     end
   end
@@ -234,7 +234,6 @@ function Udp:send_to(data, address)
   -- Not in numbers: a name.
   local target, why = blame(2, native.parse("send_to", address))
   if not target then return nil, why end
-  if target.path then mistake("send_to", "send_to wants address:port", 2) end
   ok, why = resolved(target)
   if not ok then return nil, why end
   local list = native.addresses(target.host)

@@ -24,16 +24,23 @@ enum Kind {
 
 /// The file of a unix socket, known by more than its path: another server may have bound that meanwhile.
 #[derive(Debug)]
-struct UnixFile {
+pub(super) struct UnixFile {
     path: PathBuf,
     /// Device and inode.
     identity: Option<(u64, u64)>,
 }
 
 impl UnixFile {
-    fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         let identity = identity_of(&path);
         Self { path, identity }
+    }
+
+    /// Removes the file, unless another socket has been bound there meanwhile.
+    pub(super) fn remove(&self) {
+        if identity_of(&self.path) == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -125,10 +132,8 @@ impl Listener {
 impl Drop for Listener {
     /// A unix socket's file goes with its listener.
     fn drop(&mut self) {
-        if let Kind::Unix(_, file) = &self.kind
-            && identity_of(&file.path) == file.identity
-        {
-            let _ = std::fs::remove_file(&file.path);
+        if let Kind::Unix(_, file) = &self.kind {
+            file.remove();
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use listener::Listener;
 pub(crate) use stream::{Goal, Read, Stream, StreamOptions};
 pub(crate) use tap::{Heard, Tap, Tape};
 pub(crate) use transport::{Plain, Transport, TransportError};
-pub(crate) use udp::Udp;
+pub(crate) use udp::{Address, Udp, unix_address};
 
 use slotmap::new_key_type;
 
