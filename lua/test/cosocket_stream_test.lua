@@ -38,6 +38,31 @@ return {
     test.equal(one:read(1), "g")
   end),
 
+  ["a read of much that is there lets others have their turn, and is still one read"] = function()
+    local one, other = cosocket.pair()
+    -- As much as the system holds at once.
+    local text = ("0123456789"):rep(14000)
+    send(other, text)
+    local seen = {}
+    cosocket.spawn(function()
+      seen[#seen + 1] = "a turn"
+      seen[#seen + 1] = tostring(select(2, one:read()))
+    end)
+    test.equal(one:read(#text), text)
+    test.equal(seen[1], "a turn")
+    test.matches(seen[2], "another task.*is waiting here already")
+    -- A deadline in the middle takes nothing away, and a cancellation is heard of.
+    send(other, text)
+    local ok, err = cosocket.deadline(0, one.read, one, #text)
+    test.equal({ ok, err.kind }, { nil, "timeout" })
+    test.equal(one:read(#text), text)
+    send(other, text)
+    local reader = cosocket.spawn(function() return one:read(#text + 1) end)
+    cosocket.spawn(function() reader:cancel() end)
+    test.equal({ pcall(reader.join, reader) }, { true, nil, cosocket.error("cancelled", "join", "the task was cancelled") })
+    other:close()
+  end,
+
   ["read_line takes LF and CRLF, and gives back neither"] = over_both(function(one, other)
     send(other, "one\ntwo\r\n\nlone\rcr\n")
     test.equal({ one:read_line(), one:read_line(), one:read_line(), one:read_line() }, { "one", "two", "", "lone\rcr" })

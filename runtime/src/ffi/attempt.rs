@@ -18,6 +18,9 @@ pub(crate) enum Attempt {
     Failed(Error),
     /// Not yet. What to wait for, and until when at most.
     Wait(Need, Nanos),
+    /// Not yet, but only because others are to have their turn, who do not read from this stream meanwhile. Where the task
+    /// cannot wait it goes on at once.
+    Pause(SocketId),
 }
 
 /// What a task waits for, and how to have it woken.
@@ -44,7 +47,7 @@ impl Shared {
         op: Op,
         again: bool,
         yieldable: bool,
-        work: impl FnOnce(&mut Core, Option<TaskId>) -> Attempt,
+        mut work: impl FnMut(&mut Core, Option<TaskId>) -> Attempt,
     ) -> Answer {
         let mut core = self.core.borrow_mut();
         let me = core.scheduler.current;
@@ -56,24 +59,34 @@ impl Shared {
                 Outcome::Cancelled => return self.throw(cancelled(op)),
             }
         } else if core.scheduler.budget == 0 && yieldable && me.is_some() {
-            let now = core.scheduler.clock.now();
-            if op != Op::Group
-                && core.scheduler.running().is_some_and(|task| task.is_to_end() || task.deadline() <= now)
-            {
-                // One that never has to wait would not hear of it otherwise.
-                return self.begin_wait(&mut core, op, Need::Nothing, NEVER, yieldable);
-            }
-            // Others get their turn although this task could go on.
-            core.scheduler.park_ready();
-            return Answer::Park;
+            return self.pause(&mut core, op, None);
         } else {
             core.scheduler.budget = core.scheduler.budget.saturating_sub(1);
         }
-        match work(&mut core, me) {
-            Attempt::Done(answer) => answer,
-            Attempt::Failed(error) => self.fail(error),
-            Attempt::Wait(need, until) => self.begin_wait(&mut core, op, need, until, yieldable),
+        loop {
+            return match work(&mut core, me) {
+                Attempt::Done(answer) => answer,
+                Attempt::Failed(error) => self.fail(error),
+                Attempt::Wait(need, until) => self.begin_wait(&mut core, op, need, until, yieldable),
+                Attempt::Pause(id) if yieldable && me.is_some() => self.pause(&mut core, op, Some(id)),
+                Attempt::Pause(_) => continue,
+            };
         }
+    }
+
+    /// Lets others have their turn although the running task could go on, with what it reads from `stream`.
+    fn pause(&self, core: &mut Core, op: Op, stream: Option<SocketId>) -> Answer {
+        let now = core.scheduler.clock.now();
+        if op != Op::Group && core.scheduler.running().is_some_and(|task| task.is_to_end() || task.deadline() <= now) {
+            // One that never has to wait would not hear of it otherwise.
+            return self.begin_wait(core, op, Need::Nothing, NEVER, true);
+        }
+        core.scheduler.park_ready();
+        let me = core.scheduler.current;
+        if let Some(stream) = stream.and_then(|id| core.stream(id)) {
+            stream.reader = me;
+        }
+        Answer::Park
     }
 
     /// Registers a wait, or says why there can be none.

@@ -116,6 +116,8 @@ fn try_read(core: &mut Core, me: Option<TaskId>, id: SocketId, op: Op, goal: Goa
         {
             return busy(op, core, other);
         }
+        // One whose turn was over in the middle of this read is listed still.
+        stream.reader = None;
         stream.owner = me;
         let Core { sockets, pool, .. } = core;
         let Some(Socket::Stream(stream)) = sockets.get_mut(id) else { return closed(op) };
@@ -129,6 +131,7 @@ fn try_read(core: &mut Core, me: Option<TaskId>, id: SocketId, op: Op, goal: Goa
                 stream.want(goal);
                 Attempt::Wait(Need::Reader(id), NEVER)
             }
+            Read::Paused => Attempt::Pause(id),
         };
         core.flush_handshake(id);
         answer
@@ -194,7 +197,7 @@ fn try_fill(
         core.scheduler.spend(*result.as_ref().unwrap_or(&0));
         result.map_err(|read| match read {
             Read::Failed(error) => Attempt::Failed(error),
-            Read::Bytes(..) | Read::Blocked => {
+            Read::Bytes(..) | Read::Blocked | Read::Paused => {
                 if let Some(stream) = core.stream(id) {
                     stream.want(Goal::Any);
                 }
@@ -522,7 +525,7 @@ unsafe extern "C-unwind" fn try_flush(state: Raw) -> c_int {
                     }
                     Err(Attempt::Failed(error)) => shared.fail(error),
                     Err(Attempt::Done(answer)) => answer,
-                    Err(Attempt::Wait(..)) => Answer::True,
+                    Err(Attempt::Wait(..) | Attempt::Pause(_)) => Answer::True,
                 }
             }),
         )

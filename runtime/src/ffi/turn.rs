@@ -148,9 +148,12 @@ fn end_by_force(lua: &Lua, shared: &Shared, thread: Raw, error: Error) {
         });
     }
     let answer = shared.fail(error);
-    // SAFETY: as above. The answer is nil and the error, of which the error stays.
+    // SAFETY: as above. The answer is nil and the error, of which the error stays; without memory that is the only value,
+    // and the protected call has it end there.
     unsafe {
-        lua.exec_raw_lua(|_| push(thread, answer));
+        let _ = lua.exec_raw::<()>((), |_| {
+            push(thread, answer);
+        });
         lua::lua_rotate(thread, 1, -1);
         lua::lua_settop(thread, 1);
     }

@@ -82,16 +82,19 @@ impl Input {
         self.start += n as u32;
     }
 
-    /// One read into the free end; `wanted` is how many bytes in all the reader waits for.
+    /// One read of at most `most` bytes into the free end; `wanted` is how many bytes in all the reader waits for.
     pub(crate) fn fill(
         &mut self,
         pool: &mut Pool,
         transport: &mut Transport,
         ready: &mut Readiness,
         wanted: usize,
+        most: usize,
     ) -> Result<usize, TransportError> {
         self.make_room(pool, wanted);
-        let n = transport.read(ready, &mut self.memory[self.end as usize..])?;
+        let free = &mut self.memory[self.end as usize..];
+        let most = most.min(free.len());
+        let n = transport.read(ready, &mut free[..most])?;
         self.end += n as u32;
         Ok(n)
     }

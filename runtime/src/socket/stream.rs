@@ -15,6 +15,9 @@ const CORKED_MAX: usize = 16 * 1024;
 /// Bytes one `fill` or `turn` takes: what was just read is still in the processor's cache when it is looked at.
 const TURN_MAX: usize = 64 * 1024;
 
+/// Bytes after which a read that wants more lets other tasks have their turn.
+const BURST_MAX: usize = 128 * 1024;
+
 /// What a reader waits for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal<'a> {
@@ -46,6 +49,8 @@ pub(crate) enum Read {
     /// These bytes. They stay until the stream is used next.
     Bytes(*const u8, usize),
     Blocked,
+    /// There is more to take in, but it is others' turn.
+    Paused,
     Failed(Error),
 }
 
@@ -171,13 +176,17 @@ impl Stream {
         if let (Goal::Any, true) = (goal, self.input.is_empty()) {
             return self.read_through(op, scratch);
         }
+        let mut count = 0;
         loop {
             if let Some(answer) = self.look(op, goal) {
                 return answer;
             }
-            match self.input.fill(pool, &mut self.transport, &mut self.ready, wanted_len(goal)) {
+            if count >= BURST_MAX {
+                return Read::Paused;
+            }
+            match self.input.fill(pool, &mut self.transport, &mut self.ready, wanted_len(goal), BURST_MAX - count) {
                 Ok(0) => self.ended = true,
-                Ok(_) => {}
+                Ok(n) => count += n,
                 Err(TransportError::Blocked) => {
                     self.input.settle(pool);
                     return Read::Blocked;
@@ -347,6 +356,7 @@ impl Stream {
             Wanted::Nothing => return false,
             Wanted::Exact(n) | Wanted::Line(n) | Wanted::All(n) => n as usize,
         };
+        let mut count = 0;
         loop {
             let len = self.input.len();
             let met = match self.wanted {
@@ -362,15 +372,16 @@ impl Stream {
                     found || len > wanted
                 }
             };
-            if met || self.ended {
+            // After a burst the reader itself goes on, in its turn.
+            if met || self.ended || count >= BURST_MAX {
                 // Many streams may have become ready at once, and each is read before the first task runs:
                 // none keeps a large buffer meanwhile.
                 self.input.settle(pool);
                 return true;
             }
-            match self.input.fill(pool, &mut self.transport, &mut self.ready, wanted) {
+            match self.input.fill(pool, &mut self.transport, &mut self.ready, wanted, BURST_MAX - count) {
                 Ok(0) => self.ended = true,
-                Ok(_) => {}
+                Ok(n) => count += n,
                 Err(TransportError::Blocked) => {
                     self.input.settle(pool);
                     return false;
@@ -417,7 +428,7 @@ impl Stream {
         if !self.input.is_empty() || self.ended {
             return true;
         }
-        match self.input.fill(pool, &mut self.transport, &mut self.ready, 1) {
+        match self.input.fill(pool, &mut self.transport, &mut self.ready, 1, BURST_MAX) {
             Ok(0) => self.ended = true,
             Ok(_) => {}
             Err(TransportError::Blocked) => {

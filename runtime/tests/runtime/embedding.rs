@@ -50,3 +50,46 @@ fn a_run_leaves_no_task_to_the_next_one() {
     let script = "assert(#require('cosocket').tasks() == 1)";
     assert_eq!(runtime.run_source("=second", script).unwrap(), 0);
 }
+
+#[test]
+fn a_state_without_memory_ends_its_script_and_nothing_else() {
+    let script = r#"
+        local cosocket = require("cosocket")
+        local listener <close> = assert(cosocket.listen("tcp://127.0.0.1:0"))
+        local held = {}
+        local function talk(i)
+          local one, other = cosocket.pair()
+          local near <close> = one
+          local task = cosocket.spawn("reader " .. i, function()
+            local far <close> = other
+            return far:read_line(), coroutine.wrap(function() return far:read(3) end)()
+          end)
+          one:write("line ", i, "\n", "end")
+          held[#held + 1] = { task:join() }
+          pcall(cosocket.deadline, 0.0001, cosocket.sleep, 1)
+          pcall(cosocket.group, function()
+            cosocket.spawn(function() error({ "thrown", i }) end)
+            cosocket.sleep(1)
+          end)
+          local stubborn = cosocket.spawn(cosocket.deadline, 0, function() while true do pcall(cosocket.sleep, 1) end end)
+          pcall(stubborn.join, stubborn)
+          cosocket.buffer("text"):append(("x"):rep(i)):take(2)
+        end
+        for i = 1, rounds do talk(i) end
+        for i = 1, rounds do pcall(talk, i) end
+    "#;
+    let (mut failed, mut ended) = (0, 0);
+    for spare in (0..80).map(|step| step * 2048) {
+        let runtime = Runtime::builder().on_task_failure(|_| ()).build().unwrap();
+        runtime.lua().globals().set("rounds", 4).unwrap();
+        runtime.lua().gc_collect().unwrap();
+        runtime.lua().set_memory_limit(runtime.lua().used_memory() + spare).unwrap();
+        match runtime.run_source("=script", script) {
+            Ok(_) => ended += 1,
+            Err(_) => failed += 1,
+        }
+        runtime.lua().set_memory_limit(0).unwrap();
+        assert_eq!(runtime.run_source("=next", "assert(#require('cosocket').tasks() == 1)").unwrap(), 0, "{spare}");
+    }
+    assert!(failed > 9 && ended > 9, "{failed} {ended}");
+}
