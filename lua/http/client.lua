@@ -407,7 +407,7 @@ function Client:save(address, path, options)
   return require("http.download").save(self, address, path, options)
 end
 
---- Sends a file to a server that speaks tus 1.0.0. It goes on after failures, and where an earlier run broke off: a file
+--- Sends a file to a server that speaks tus 1.0.0 (or, with `protocol`, another one). It goes on after failures, and where an earlier run broke off: a file
 --- beside the source, `SOURCE.upload`, remembers where the upload is until it is done. A source that changes while it is
 --- sent never becomes whole at the server.
 ---@async

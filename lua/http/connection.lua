@@ -146,7 +146,10 @@ function Connection:exchange(exchange)
     local limit = now() + idle
     if deadline < limit then limit = deadline end
     if held and held < limit then limit = held end
+    local queued = sending and #output or 0
     local ok, err = stream:turn(input, output, limit)
+    -- A server may tell again and again how much of a long body has come, but not without taking more of it.
+    if #output < queued then interim = 0 end
     local answer, refused = decode_answer(input, method, exchange.head_max, exchange.fields_max, exchange.body_max)
     while answer and answer.status < 200 and (answer.status ~= 101 or not exchange.upgrade) do
       interim = interim + 1

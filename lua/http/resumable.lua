@@ -1,5 +1,6 @@
 --- Files that go to a server and go on where they broke off: after failures, and in a later run of the program. The
---- server speaks tus 1.0.0 (`http.resumable.tus`); where the upload is, a small file beside the source remembers.
+--- server speaks tus 1.0.0 (`http.resumable.tus`), or the draft of the IETF (`http.resumable.ietf`); where the upload is, a
+--- small file beside the source remembers.
 
 local cosocket = require("cosocket")
 local crypto = require("crypto")
@@ -41,12 +42,16 @@ local resumable = {}
 ---@field private options http.UploadOptions
 ---@field private source http.Source
 ---@field private fingerprint string
----@field private metadata string?
+---@field private protocol table What is said, and what answers mean.
+---@field private metadata any As the protocol has it.
 ---@field private state string?
 ---@field private url string? Of the upload, once there is one.
 ---@field private offset integer? What the server has, while that is known.
 ---@field private confirmed integer The most the server has ever said to have of this upload.
 ---@field private resumed integer
+---@field private complete boolean? The server has all of it, and knows that.
+---@field private append_max integer? Bytes of one request, as the server limits them.
+---@field private append_min integer?
 ---@field private expires integer? Seconds since 1970.
 ---@field private renewals integer How often it may be begun anew.
 ---@field private able true? The server verifies checksums.
@@ -65,13 +70,15 @@ end
 
 --- Takes what an answer told.
 ---@private
----@param fact http.TusFact
+---@param fact http.UploadFact
 function Resumable:learn(fact)
-  self.offset = fact.offset
+  self.offset, self.complete = fact.offset, fact.complete
+  self.append_max, self.append_min = fact.append_max or self.append_max, fact.append_min or self.append_min
+  if fact.max_age then fact.expires = os.time() + fact.max_age end
   -- That it lasts longer now is worth to be known, but not to be written for each chunk; and nothing fails without.
   if fact.expires and math.abs(fact.expires - (self.expires or 0)) >= EXPIRY_STEP then
     self.expires = fact.expires
-    if fact.offset < self.source.size then self:remember() end
+    if not fact.complete then self:remember() end
   end
 end
 
@@ -140,6 +147,8 @@ end
 ---@return integer
 function Resumable:chunk(offset)
   local most = self.options.chunk_size or (self.options.chunk_checksum and CHUNK_SIZE) or math.maxinteger
+  most = math.max(most, self.append_min or 1)
+  if self.append_max then most = math.max(math.min(most, self.append_max), 1) end
   return math.min(most, self.source.size - offset)
 end
 
@@ -164,6 +173,10 @@ function Resumable:body(offset, length, fields)
     if digest then fields["Upload-Checksum"] = tus.checksum(algorithm, digest) end
     ok = digest ~= nil or nil
   end
+  -- What completes an upload without a byte holds nothing back that could be looked at first.
+  if ok and offset == source.size then
+    ok, err = source:verify()
+  end
   if not ok then return nil, err end
   return source:body(offset, offset + length, function(bytes, at) self.progress:tell(bytes, at, source.size) end)
 end
@@ -177,7 +190,7 @@ end
 function Resumable:create()
   local source, length, body, err = self.source, nil, nil, nil
   if self.options.creation_with_upload and source.size > 0 then length = self:chunk(0) end
-  local fields = tus.creation(source.size, self.metadata, length)
+  local fields = self.protocol.creation(source.size, self.metadata, length)
   if length then
     body, err = self:body(0, length, fields)
     if not body then return nil, err end
@@ -186,7 +199,7 @@ function Resumable:create()
   answer, err = self.way:send("POST", nil, fields, body)
   if not answer then return nil, err end
   local fact
-  fact, err = tus.created(answer, source.size, length)
+  fact, err = self.protocol.created(answer, source.size, length)
   if not fact then return nil, err end
   local to
   to, err = targets.of(fact.url, targets.of(answer.url).url)
@@ -198,7 +211,10 @@ function Resumable:create()
   end
   -- A name and password there would be the server's own idea, and are not to be remembered.
   self.url = without_login(to.href)
-  self.offset, self.expires, self.confirmed = fact.offset, fact.expires, -1
+  self.offset, self.complete, self.confirmed = fact.offset, fact.complete, -1
+  self.append_max, self.append_min = fact.append_max, fact.append_min
+  self.expires = fact.max_age and os.time() + fact.max_age or fact.expires
+  if self.complete then return true end
   local ok
   ok, err = self:remember()
   -- Beside a source that cannot be written to, it is enough to live without; where one asked for it, it is not.
@@ -213,9 +229,9 @@ end
 ---@return cosocket.Error? err
 ---@return string? what
 function Resumable:ask()
-  local answer, err = self.way:send("HEAD", self.url --[[@as string]], tus.question())
+  local answer, err = self.way:send("HEAD", self.url --[[@as string]], self.protocol.question())
   if not answer then return nil, err end
-  local fact, why, what = tus.asked(answer, self.source.size)
+  local fact, why, what = self.protocol.asked(answer, self.source.size)
   if not fact then return nil, why, what end
   self.resumed = math.max(self.resumed, fact.offset)
   self:learn(fact)
@@ -231,13 +247,13 @@ end
 function Resumable:append()
   local offset = self.offset --[[@as integer]]
   local length = self:chunk(offset)
-  local fields = tus.append(offset)
+  local fields = self.protocol.append(offset, length, self.source.size)
   local body, err = self:body(offset, length, fields)
   if not body then return nil, err end
   local answer
   answer, err = self.way:send("PATCH", self.url --[[@as string]], fields, body)
   if not answer then return nil, err end
-  local fact, why, what = tus.appended(answer, offset, length)
+  local fact, why, what = self.protocol.appended(answer, offset, length, self.source.size)
   if not fact then return nil, why, what end
   self:learn(fact)
   return true
@@ -249,7 +265,7 @@ end
 ---@return true? ok
 ---@return cosocket.Error? err
 function Resumable:terminate()
-  local answer, err = self.way:send("DELETE", self.url --[[@as string]], tus.question())
+  local answer, err = self.way:send("DELETE", self.url --[[@as string]], self.protocol.question())
   if not answer then return nil, err end
   if answer.status == 404 or answer.status == 410 then return true end
   local ok, why = answer:check()
@@ -309,7 +325,7 @@ function Resumable:run()
     if not ok then return nil, err end
   end
   self:take_up()
-  while self.offset ~= source.size do
+  while not self.complete do
     local ok, err, what = self:step()
     if ok then
       if (self.offset or -1) > self.confirmed then
@@ -325,7 +341,7 @@ function Resumable:run()
         -- The state stays until there is another upload: perhaps it is only our credentials that have expired.
         self.url, self.expires, self.confirmed, self.resumed = nil, nil, -1, 0
         at_once = renewed == 1
-      elseif what ~= "ask" and (err.op == OP or not transfer.passes(err, tus.PASSING)) then
+      elseif what ~= "ask" and (err.op == OP or not transfer.passes(err, self.protocol.PASSING)) then
         -- What is there is of no use to anybody.
         if self.url and (err.code == "changed" or err.code == "checksum") then
           cosocket.deadline(TERMINATE_TIMEOUT, self.terminate, self)
@@ -359,7 +375,7 @@ function Resumable:abandon()
   end
   local ok, err = self:terminate()
   -- What the server will not end, ends by itself some day; what did not reach it can be said again.
-  if ok or err.kind == "refused" and not transfer.passes(err, tus.PASSING) then self:forget() end
+  if ok or err.kind == "refused" and not transfer.passes(err, self.protocol.PASSING) then self:forget() end
   if not ok then return nil, err end
   return true
 end
@@ -382,8 +398,9 @@ local function new(op, client, address, given, options, level)
   return setmetatable({
     way = found,
     -- The URL may have a password or a token in it, which is nobody's business.
-    key = hex.encode(crypto.sha256(found.target.href)),
+    key = hex.encode(crypto.sha256((settings.own.protocol or "tus") .. " " .. found.target.href)),
     options = settings.own,
+    protocol = settings.protocol,
     metadata = settings.metadata,
     state = settings.state,
     renewals = settings.own.renewals_max or RENEWALS_MAX,

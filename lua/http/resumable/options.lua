@@ -2,20 +2,23 @@
 
 local request_options = require("http.options")
 local transfer = require("http.transfer")
+local ietf = require("http.resumable.ietf")
 local tus = require("http.resumable.tus")
 local uploads = require("http.upload")
 
 ---@class http.UploadOptions: http.TransferOptions
+---@field protocol? "tus"|"ietf" tus 1.0.0, or the draft of Resumable Uploads for HTTP (version 12), which may still change. Default `"tus"`.
 ---@field state? string Path of the file that remembers where the upload is. Default: the source's path and `.upload`; for an open file: none.
 ---@field chunk_size? integer Bytes of one request, for servers that limit them. Default: all in one; with `chunk_checksum` 8 MiB.
 ---@field checksum? string `"sha256"`: hash what is sent; `"sha256:HEX"`: and send it to its end only if it is that. Also `md5`, `sha1` and `sha512`.
----@field chunk_checksum? string Have the server verify each request's bytes: `"sha1"`, or `md5`, `sha256`, `sha512`. A server that cannot is refused.
----@field metadata? table<string, string>|false Told when the upload is made; `filename` and `filetype` are added where they are missing. `false`: nothing is told.
+---@field chunk_checksum? string Have the server verify each request's bytes: `"sha1"`, or `md5`, `sha256`, `sha512`. A server that cannot is refused. tus only.
+---@field metadata? table<string, string>|false Told when the upload is made; `filename` and `filetype` are added where they are missing. `false`: nothing is told. `ietf` has no others.
 ---@field creation_with_upload? boolean Send the first bytes with the request that makes the upload: for small files. If that request breaks off, they are lost. Default `false`.
 ---@field created? boolean The URL is that of an upload that somebody has made already, such as the device's own server. Default `false`: uploads are made there.
 ---@field renewals_max? integer How often it is begun anew when the server has lost or dropped it. Default 3.
 
 local UPLOAD_OPTIONS = transfer.options({
+  protocol = "string",
   state = "string",
   chunk_size = "integer",
   checksum = "string",
@@ -34,7 +37,8 @@ local options = {}
 ---@field own http.UploadOptions
 ---@field request http.RequestOptions
 ---@field state string? Path of the state.
----@field metadata string? As it is sent.
+---@field protocol table
+---@field metadata any As the protocol has it.
 ---@field algorithm crypto.Algorithm?
 ---@field wanted string? Hex.
 
@@ -54,6 +58,9 @@ function options.check(op, address, source, given, level)
   for _, name in ipairs(NOT_OURS) do
     if request[name] ~= nil then request_options.wrong(op, ("`%s` cannot be said of an upload: its source is sent"):format(name), level) end
   end
+  local protocol = ({ tus = tus, ietf = ietf })[own.protocol or "tus"]
+  if not protocol then request_options.wrong(op, "protocol must be tus or ietf", level) end
+  if own.chunk_checksum and protocol ~= tus then request_options.wrong(op, "chunk_checksum is an extension of tus", level) end
   if own.chunk_size and own.chunk_size < 1 then request_options.wrong(op, "chunk_size must be 1 or more", level) end
   if own.chunk_checksum and not tus.ALGORITHMS[own.chunk_checksum] then
     request_options.wrong(op, "chunk_checksum must be sha1, md5, sha256 or sha512", level)
@@ -71,7 +78,7 @@ function options.check(op, address, source, given, level)
     if name and name ~= "" then all.filename, all.filetype = name, uploads.type_of(name) end
     for key, value in pairs(own.metadata or {}) do all[key] = value end
     local wrong
-    metadata, wrong = tus.metadata(all)
+    metadata, wrong = protocol.metadata(all)
     if wrong then request_options.wrong(op, "metadata: " .. wrong, level) end
   end
   if own.checksum and tus.ALGORITHMS[own.checksum] then
@@ -82,6 +89,7 @@ function options.check(op, address, source, given, level)
   return {
     own = own,
     request = request,
+    protocol = protocol,
     -- An upload that somebody else has made is found again by its URL.
     state = not own.created and (own.state or path and path .. ".upload") or nil,
     metadata = metadata,

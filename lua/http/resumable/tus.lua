@@ -16,10 +16,14 @@ local WORDS_MAX = 200
 local OP = "http.upload"
 
 --- What an answer told.
----@class http.TusFact
+---@class http.UploadFact
 ---@field url string? Of the upload, as the server wrote it.
 ---@field offset integer? Bytes that the server has.
+---@field complete boolean? Nothing more is to be said.
 ---@field expires integer? Seconds since 1970.
+---@field max_age integer? Seconds that the upload lasts.
+---@field append_max integer? Bytes of one request.
+---@field append_min integer? Bytes of one request that is not the last.
 
 local tus = {}
 
@@ -136,7 +140,7 @@ end
 ---@param answer http.Response
 ---@param total integer
 ---@param length integer? Bytes that came with it.
----@return http.TusFact? fact Without `offset` when the server may have taken what came with it, and does not say so.
+---@return http.UploadFact? fact Without `offset` when the server may have taken what came with it, and does not say so.
 ---@return cosocket.Error? err
 function tus.created(answer, total, length)
   if answer.status == 413 then
@@ -152,13 +156,13 @@ function tus.created(answer, total, length)
   end
   local offset = not length and 0 or number_of(answer.headers["Upload-Offset"])
   if offset and offset > (length or 0) then return strange(answer, "the server claims to have more than was sent") end
-  return { url = location, offset = offset, expires = expiry_of(answer) }
+  return { url = location, offset = offset, complete = offset == total, expires = expiry_of(answer) }
 end
 
 --- Judges the answer to HEAD.
 ---@param answer http.Response
 ---@param total integer
----@return http.TusFact? fact
+---@return http.UploadFact? fact
 ---@return cosocket.Error? err
 ---@return "anew"? what
 function tus.asked(answer, total)
@@ -174,17 +178,18 @@ function tus.asked(answer, total)
     local _, other = strange(answer, "the server has an upload of another length there")
     return nil, other, "anew"
   end
-  return { offset = offset, expires = expiry_of(answer) }
+  return { offset = offset, complete = offset == total, expires = expiry_of(answer) }
 end
 
 --- Judges the answer to a PATCH.
 ---@param answer http.Response
 ---@param offset integer Where it began.
 ---@param length integer Bytes that it had.
----@return http.TusFact? fact
+---@param total integer
+---@return http.UploadFact? fact
 ---@return cosocket.Error? err
 ---@return "anew"|"ask"|nil what
-function tus.appended(answer, offset, length)
+function tus.appended(answer, offset, length, total)
   local status = answer.status
   if status == 413 then
     local message = ("%s takes no request of %d bytes: set `chunk_size` below that"):format(answer.url, length)
@@ -198,7 +203,7 @@ function tus.appended(answer, offset, length)
     local _, other = strange(answer, ("%d bytes from %d on were sent, and the server's Upload-Offset is %s"):format(length, offset, said))
     return nil, other, "ask"
   end
-  return { offset = now, expires = expiry_of(answer) }
+  return { offset = now, complete = now == total, expires = expiry_of(answer) }
 end
 
 --- Whether the server verifies checksums by this algorithm, by its answer to OPTIONS.
