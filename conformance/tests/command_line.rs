@@ -126,3 +126,13 @@ fn every_option_that_the_readme_names_is_there() {
         assert!(help.lines().any(is_there), "{option}");
     }
 }
+
+#[test]
+fn the_case_that_the_readme_shows_is_one_that_runs() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    let (_, shown) = readme.split_once("return broker.cases({\n").unwrap();
+    let (case, _) = shown.split_once("})\n```").unwrap();
+    let files = folder.join("mqtt").read_dir().unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    assert!(case.contains("function()") && files.into_iter().any(|file| file.contains(case)), "{case}");
+}
