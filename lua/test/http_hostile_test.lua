@@ -141,6 +141,36 @@ local servers = {
     end
   end,
 
+  ["an answer that is here before its connection is reset is not lost to the reset"] = function()
+    local listener = assert(cosocket.listen("tcp://127.0.0.1:0"))
+    local closed
+    cosocket.spawn("server", function()
+      while true do
+        local stream = listener:accept()
+        if not stream then return end
+        stream:read_until("\r\n\r\n")
+        stream:write("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+        stream:flush()
+        -- With what was not read of the body: that is a reset.
+        stream:close()
+        closed:set()
+      end
+    end)
+    local client = require("http").client()
+    for _ = 1, 20 do
+      closed = cosocket.event()
+      local count = 0
+      local answer = assert(client:post("http://" .. listener:local_address(), { body = function()
+        count = count + 1
+        -- The client goes on before it has looked what has come.
+        if count > 1 then closed:wait() end
+        return count < 40 and ("x"):rep(65536) or nil
+      end }))
+      test.equal({ answer.status, answer.body }, { 413, "big" })
+    end
+    listener:close()
+  end,
+
   ["an id that no field can hold is an event's, and not told to the server"] = function()
     local asked = {}
     local server = peer.serve(function(request)

@@ -469,6 +469,8 @@ impl Stream {
 
     /// After a failure to send. What the other side said before it closed can still be read.
     fn write_failed(&mut self, error: TransportError) {
+        // It may have come since the events were last looked at.
+        self.ready.readable = true;
         let concerns_both = matches!(error, TransportError::Tls(_));
         // The system tells of a reset once, and this was it: a read would take what follows for a clean end.
         let was_reset = matches!(&error, TransportError::Io(error) if error.kind() == ErrorKind::ConnectionReset);

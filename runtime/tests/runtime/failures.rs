@@ -227,3 +227,38 @@ fn a_group_in_a_task_takes_the_error_and_its_siblings_end() {
         equal(sibling_closed, true)
     "#);
 }
+
+#[test]
+fn what_the_other_side_said_before_it_reset_the_connection_is_read_although_writing_fails_first() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let rounds = 300;
+    // In a thread of its own: the end has to come between two looks of the loop at its events.
+    let server = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for round in 0..rounds {
+            let (mut stream, _) = listener.accept().unwrap();
+            for _ in 0..round % 30 {
+                let _ = stream.read(&mut [0; 65536]).unwrap();
+            }
+            stream.write_all(b"enough").unwrap();
+            // Closed with bytes unread: that is a reset.
+        }
+    });
+    run(&format!(
+        r#"
+        local cosocket = require("cosocket")
+        for round = 1, {rounds} do
+          local stream <close> = assert(cosocket.connect("tcp://{address}"))
+          local input, output, ok = cosocket.buffer(), cosocket.buffer(), nil
+          local piece = ("x"):rep(65536)
+          repeat
+            if #output < 65536 then output:append(piece) end
+            ok = stream:turn(input, output)
+          until not ok
+          equal(input:peek(), "enough", "round " .. round)
+        end
+        "#
+    ));
+    server.join().unwrap();
+}
