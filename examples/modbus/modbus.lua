@@ -256,8 +256,8 @@ end
 
 local modbus = {}
 
---- Connects to a server: `"tcp://host:502"`, `"tls://host:802"` or `"unix:///path"`. A
---- stream that is connected already does, too.
+--- Connects to a server: `"tcp://host:502"`, `"tls://host:802"` or `"unix:///path"`. A stream that is connected already
+--- does, too.
 ---@async
 ---@param address string|cosocket.Stream
 ---@param options? modbus.ConnectOptions

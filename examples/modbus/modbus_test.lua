@@ -1,4 +1,5 @@
 -- Modbus from its bytes to its sockets. The messages are the examples of the specification (AP, 6).
+local certificate = require("test.certificate")
 local cosocket = require("cosocket")
 local log = require("log")
 local message = require("modbus.message")
@@ -243,8 +244,8 @@ local client = {
       { expect = frame(2, 7, "06 0001 0003") },
       { send = frame(1, 255, "03 04 0001 0002") .. frame(2, 7, "06 0001 0003"), cut = 1 },
     })
-    local one <close> = assert(modbus.connect(stream))
-    test.equal(test.fails("timeout", one:read_holding_registers(0, 2)).message, "no answer within 3 s")
+    local one <close> = assert(modbus.connect(stream, { timeout = 2 }))
+    test.equal(test.fails("timeout", one:read_holding_registers(0, 2)).message, "no answer within 2 s")
     test.equal(one:write_registers(1, 3, 7), true)
   end,
 
@@ -314,6 +315,17 @@ local server = {
     test.equal(one:read_write_registers(0, 4, 3, { 9 }), { 65535, 7, 8, 9 })
     test.equal(test.fails("refused", one:read_holding_registers(99, 2)).code, 2)
     test.equal(test.fails("refused", one:write_registers(99, { 1, 2 })).code, 2)
+  end,
+
+  ["answers over TLS, by the name of who is asked, and each unit by its number"] = function()
+    local bank = { read = function(_, _, _, unit) return { unit } end }
+    local tls = { certificate = certificate.localhost, key = certificate.key }
+    local served <close> = assert(modbus.listen("tls://127.0.0.1:0", bank, { tls = tls }))
+    local url = "tls://localhost:" .. served:address():match("%d+$")
+    test.fails("tls", modbus.connect(url))
+    local one <close> = assert(modbus.connect(url, { tls = { ca = certificate.ca }, unit = 3 }))
+    test.equal(one:read_input_registers(0, 1), { 3 })
+    test.equal(one:read_input_registers(0, 1, 9), { 9 })
   end,
 
   ["a bank without write is read only"] = function()
