@@ -240,7 +240,7 @@ local client = {
   ["answers that come byte by byte, and late ones, are understood"] = function()
     local stream = test.stream({
       { expect = frame(1, 255, "03 0000 0002") },
-      { stall = 4 },
+      { stall = 3 },
       { expect = frame(2, 7, "06 0001 0003") },
       { send = frame(1, 255, "03 04 0001 0002") .. frame(2, 7, "06 0001 0003"), cut = 1 },
     })
