@@ -162,6 +162,13 @@ function codec.encode_publish(buffer, version, topic, payload, qos, retain, dup,
 ---@return cosocket.Error? err
 function codec.encode_ack(buffer, version, type, packet_id, reason_code) end
 
+--- Takes the answer to a message off the front of a buffer, when one is there that says no more than that all is well:
+--- a PUBACK, PUBREC or PUBCOMP with reason code 0 and without properties. For many at a time, of which no table is wanted.
+---@param buffer cosocket.Buffer
+---@param version mqtt.codec.Version
+---@return integer? ack The packet's type (4, 5 or 7; 2.1.2) times 65536, and its packet identifier; `nil`: there is something else, or nothing whole.
+function codec.take_ack(buffer, version) end
+
 --- Whether messages can be published to this topic name (4.7).
 ---@param topic string
 ---@return boolean

@@ -218,6 +218,13 @@ function Session:publish(topic, payload, qos, retain, properties, now, expiry)
     self.last_sent = now
     return true
   end
+  if window.plain and qos and qos > 0 and not retain and not properties and not expiry then
+    local sent = window:send_plain(topic, payload, qos)
+    if sent then
+      self.last_sent = now
+      return sent
+    end
+  end
   -- Eight fields, so that the table has room for what most will have.
   local ticket = tickets.new({
     topic = topic,
@@ -432,7 +439,7 @@ function Session:receive(input, now)
       return self:refuse(err)
     end
     local event
-    event, err = receive[type](self, packet, now)
+    event, err = receive[type](self, packet, now, input)
     if event then return event end
     if err then return self:refuse(err) end
   end

@@ -313,6 +313,31 @@ return {
     collectgarbage("incremental", 200, 100)
   end,
 
+  ["answers that say no more than that all is well are taken as numbers, and nothing else is"] = function()
+    local PUBACK, PUBREC, PUBCOMP = 4 << 16, 5 << 16, 7 << 16
+    for _, case in ipairs({
+      { 4, "\x40\2\1\2", PUBACK | 0x0102 },
+      { 5, "\x40\2\1\2", PUBACK | 0x0102 },
+      { 5, "\x50\3\xff\xff\0", PUBREC | 0xFFFF },
+      { 5, "\x70\4\0\1\0\0", PUBCOMP | 1 },
+      { 5, "\x40\3\0\1\x10" }, -- a reason code
+      { 5, "\x40\6\0\1\0\4\x1f\0\1x" }, -- a property, cut
+      { 5, "\x40\8\0\1\0\4\x1f\0\1x" },
+      { 4, "\x40\3\0\1\0" },
+      { 5, "\x40\2\0\0" }, -- no identifier
+      { 5, "\x41\2\0\1" },
+      { 5, "\x62\2\0\1" }, -- PUBREL
+      { 5, "\xd0\0" },
+      { 5, "\x40\2\0" },
+      { 5, "" },
+    }) do
+      local version, wire, ack = table.unpack(case)
+      local buffer = cosocket.buffer(wire .. (ack and "rest" or ""))
+      test.equal(codec.take_ack(buffer, version), ack)
+      test.equal(buffer:take() or "", ack and "rest" or wire)
+    end
+  end,
+
   ["topics, filters and matching"] = function()
     test.equal(codec.valid_topic("a/b"), true)
     test.equal(codec.valid_topic("a/+"), false)

@@ -281,6 +281,69 @@ return {
     test.equal(client.deadline, math.huge)
   end,
 
+  ["answers that come many at a time mean what they mean one by one"] = function()
+    local random = test.random()
+    --- What a session that has published a hundred messages makes of answers: what it says, what becomes of its messages,
+    --- how many are in flight, and why it ends.
+    local function follow(reports, version, room, qualities, answers)
+      local client = connected({ version = version, in_flight_max = room })
+      client.reports = reports
+      local tickets = {}
+      for i, qos in ipairs(qualities) do tickets[i] = assert(client:publish("t", tostring(i), qos, false, nil, 1)) end
+      local input, events, err = cosocket.buffer(answers), 0, nil
+      repeat
+        local event
+        event, err = client:receive(input, 2)
+        events = events + (event and 1 or 0)
+      until not event
+      local fates = {}
+      for i, ticket in ipairs(tickets) do
+        local answer = ticket.answer
+        fates[i] = ("%s %s %s"):format(ticket.state, answer and answer.type, answer and answer.reason_code)
+      end
+      local said = {}
+      for i, packet in ipairs(packets(client.output, version)) do
+        said[i] = ("%s %s %s %s"):format(packet.type, packet.packet_id, packet.payload, packet.reason_code)
+      end
+      -- What waited for room leaves after each answer, or after all.
+      if room < #qualities then table.sort(said) end
+      return { said, fates, client.outgoing.in_flight, client.last_sent, err and err.message, #input }, events
+    end
+    for round = 1, 60 do
+      local version, room = random:pick({ 4, 5 }), random:pick({ 10, 60, 65535 })
+      local qualities, bytes = {}, {}
+      for i = 1, 50 do qualities[i] = random(1, 2) end
+      local function answer(type, id, code)
+        -- MQTT 5 has a short form, one with a reason code, and one with an empty list of properties.
+        local wire = mqtt_peer.wire(version, { type = type, packet_id = id, reason_code = code })
+        if version == 5 and #wire == 4 then
+          wire = random:pick({ wire, wire:sub(1, 1) .. "\3" .. wire:sub(3) .. "\0", wire:sub(1, 1) .. "\4" .. wire:sub(3) .. "\0\0" })
+        end
+        bytes[#bytes + 1] = wire
+      end
+      for i = 1, math.min(room, 50) do
+        local code = version == 5 and random:pick({ 0, 0, 0, 0, 0x10, 0x97 }) or 0
+        if qualities[i] == 1 then
+          answer("puback", i, code)
+        else
+          answer("pubrec", i, code)
+          if code < 0x80 then
+            if random(8) == 1 then answer("pubrec", i, 0) end
+            answer("pubcomp", i, 0)
+          end
+        end
+        if random(40) == 1 then bytes[#bytes + 1] = mqtt_peer.wire(version, { type = "pingresp" }) end
+        -- An answer to nothing, or of another kind than is due.
+        if random(60) == 1 then answer(random:pick({ "puback", "pubrec", "pubcomp" }), random:pick({ 60000, i + 1 }), 0) end
+      end
+      local all = table.concat(bytes)
+      local one, events = follow(true, version, room, qualities, all)
+      local many, none = follow(false, version, room, qualities, all)
+      test.equal(many, one, ("round %d"):format(round))
+      assert(events > 0 and none == 0)
+    end
+  end,
+
   ["a silent client pings before its keep alive is over, and gives up a server that does not answer"] = function()
     local client = connected({ keep_alive = 20 })
     test.equal(client.deadline, 18)

@@ -27,7 +27,7 @@ local Client = {}
 ---@param payload string?
 ---@param options mqtt.PublishOptions?
 ---@return true|mqtt.Ticket|nil sent
----@return cosocket.Error? err
+---@return mqtt.Gate|cosocket.Error|nil gate Or why it is not sent.
 local function give(self, op, topic, payload, options)
   if not self.session then cosocket.check_self(self, "client", op, 3) end
   local qos, retain, properties, expiry = 0, false, nil, nil
@@ -50,8 +50,10 @@ local function give(self, op, topic, payload, options)
     end
     return nil, err
   end
-  if sent ~= true and qos > 0 and self.gate then self.gate:note(sent) end
-  return sent
+  if sent == true or qos == 0 then return sent end
+  local gate = self.gate
+  if gate then gate:note(sent) end
+  return sent, gate
 end
 
 --- Waits while more is about to leave than should.
@@ -120,14 +122,14 @@ function Client:publish_nowait(topic, payload, options)
     local ok, err = self:wait_for_room()
     if not ok then return nil, err end
   end
-  local sent, err = give(self, "publish_nowait", topic, payload, options)
-  if not sent then return nil, err end
+  local sent, gate = give(self, "publish_nowait", topic, payload, options)
+  if not sent then return nil, gate --[[@as cosocket.Error]] end
   self:flush()
   if sent == true then
     sent = tickets.new({ type = "publish", qos = 0, answer = { type = "puback", packet_id = 0, reason_code = 0 } })
-  elseif self.gate and sent.qos > 0 then
-    local ok
-    ok, err = self.gate:wait_stored(sent)
+  elseif gate then
+    ---@cast gate mqtt.Gate
+    local ok, err = gate:wait_stored(sent)
     if not ok then return nil, err end
   end
   sent.client = self

@@ -19,7 +19,7 @@ function receiving.protocol_error(op, message, code)
   return nil, cosocket.error("protocol", op, message, { code = code or reason.protocol_error })
 end
 
----@type table<string, fun(self: mqtt.Session, packet: any, now: number): mqtt.Event?, cosocket.Error?>
+---@type table<string, fun(self: mqtt.Session, packet: any, now: number, input: cosocket.Buffer): mqtt.Event?, cosocket.Error?>
 local RECEIVE = {}
 
 function RECEIVE:connack(packet, now)
@@ -83,12 +83,19 @@ end
 ---@param self mqtt.Session
 ---@param packet mqtt.Ack
 ---@param now number
-local function acknowledged(self, packet, now)
-  local ticket, err, wrote = self.outgoing:acknowledged(packet, now)
+---@param input cosocket.Buffer
+local function acknowledged(self, packet, now, input)
+  local window = self.outgoing
+  local ticket, err, wrote = window:acknowledged(packet, now)
   if wrote then self.last_sent = now end
   if ticket and self.reports then
     packet.ticket = ticket
     return packet
+  end
+  if not err and window.plain and not self.reports then
+    -- Where there is one there are more.
+    wrote, err = window:take_answers(input, now)
+    if wrote then self.last_sent = now end
   end
   return nil, err
 end

@@ -235,6 +235,37 @@ impl Native for EncodeAck {
     }
 }
 
+/// `take_ack(buffer, version)`
+pub(super) struct TakeAck;
+
+impl Native for TakeAck {
+    fn call(arguments: &Arguments<'_>, _: &mut Record) -> Outcome {
+        let (Some(buffer), Some(version)) = (arguments.buffer(1), version(arguments, 2)) else {
+            return Outcome::Slow;
+        };
+        let mut held = buffer.borrow_mut();
+        let Some((ack, size)) = plain_ack(held.as_slice(), version) else { return Outcome::Nil };
+        held.skip(size);
+        Outcome::Integer(ack)
+    }
+}
+
+/// The answer to a message that says no more than that all is well, if some bytes begin with one: its type and its packet
+/// identifier in one number, and its length.
+pub(super) fn plain_ack(bytes: &[u8], version: Version) -> Option<(i64, usize)> {
+    // What something else is, is for the other to find out.
+    let kind = *bytes.first()? >> 4;
+    if ![PacketType::Puback, PacketType::Pubrec, PacketType::Pubcomp].iter().any(|ack| *ack as u8 == kind) {
+        return None;
+    }
+    match decode(bytes, Some(version), PACKET_MAX) {
+        Ok(Some((Packet::Ack(kind, ack), size))) if ack.reason_code == 0 && ack.properties.is_empty() => {
+            Some(((kind as i64) << 16 | i64::from(ack.packet_id), size))
+        }
+        _ => None,
+    }
+}
+
 /// The acknowledgement of that name.
 pub(super) fn ack_type(name: &[u8]) -> Option<PacketType> {
     match name {

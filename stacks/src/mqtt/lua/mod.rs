@@ -32,6 +32,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Value> {
     exports.raw_set("decode", native_function::<hot::Decode>(lua, &beside("decode")?)?)?;
     exports.raw_set("encode_publish", native_function::<hot::EncodePublish>(lua, &beside("encode_publish")?)?)?;
     exports.raw_set("encode_ack", native_function::<hot::EncodeAck>(lua, &beside("encode_ack")?)?)?;
+    exports.raw_set("take_ack", native_function::<hot::TakeAck>(lua, &beside("take_ack")?)?)?;
     exports.raw_set("matches", native_function::<hot::Matches>(lua, &beside("matches")?)?)?;
     exports.raw_set(
         "encode",
@@ -65,6 +66,17 @@ pub(super) fn slow(lua: &Lua) -> mlua::Result<Table> {
         lua.create_function(move |lua, (buffer, version, packet_max): DecodeArguments| {
             let version = version.map(known).transpose()?;
             decode_one(lua, &names, &buffer, version, packet_max.unwrap_or(PACKET_MAX))
+        })?,
+    )?;
+    functions.raw_set(
+        "take_ack",
+        lua.create_function(|_, (buffer, version): (BufferRef, u8)| {
+            let version = known(version)?;
+            Ok(buffer.with(|held: &mut Buffer| {
+                let (ack, size) = hot::plain_ack(held.as_slice(), version)?;
+                held.skip(size);
+                Some(ack)
+            }))
         })?,
     )?;
     functions.raw_set("encode_publish", lua.create_function(publish)?)?;

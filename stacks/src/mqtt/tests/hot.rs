@@ -78,6 +78,7 @@ fn every_packet_is_decoded_alike_whole_cut_damaged_and_too_large() {
         for _, pair in ipairs(both.strings) do
           local wire, version = pair[1], pair[2]
           compare("decode", wire, version)
+          compare("take_ack", wire, version)
           compare("decode", wire .. "more", version, 1000)
           compare("decode", wire:sub(1, -2), version)
           compare("decode", wire, version, #wire - 1)
