@@ -342,6 +342,7 @@ impl Core {
         let Some(wait) = self.scheduler.wake(task, outcome) else { return };
         let gave_up = outcome != Outcome::Go;
         match wait {
+            Wait::Resolver if gave_up => self.resolver.forget(task),
             Wait::Nothing | Wait::Resolver => {}
             Wait::Socket(id) => match self.sockets.get_mut(id) {
                 Some(Socket::Stream(stream)) if gave_up => {

@@ -118,6 +118,28 @@ impl Resolver {
         }
     }
 
+    /// A task no longer waits. A name that nobody waits for is not looked up, if no thread has begun to: or a few that
+    /// nobody answers would stand in the way of all that come after them.
+    pub(crate) fn forget(&mut self, task: TaskId) {
+        let (lock, _) = &*self.queue;
+        self.entries.retain(|name, entry| {
+            let Entry::Asked(waiting) = entry else { return true };
+            let count = waiting.len();
+            waiting.retain(|other| *other != task);
+            if waiting.len() == count || !waiting.is_empty() {
+                return true;
+            }
+            let mut queue = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            match queue.names.iter().position(|queued| queued == name) {
+                Some(place) => {
+                    queue.names.remove(place);
+                    false
+                }
+                None => true,
+            }
+        });
+    }
+
     /// Takes answers that have come; gives the tasks to wake.
     pub(crate) fn collect(&mut self, now: Nanos) -> Vec<TaskId> {
         let mut woken = Vec::new();
@@ -228,6 +250,26 @@ mod tests {
         let list: Vec<IpAddr> = ["::1", "::2", "::3", "1.1.1.1"].iter().filter_map(|text| text.parse().ok()).collect();
         let order: Vec<String> = interleave(list, 1).iter().map(|address| address.ip().to_string()).collect();
         assert_eq!(order, ["::1", "1.1.1.1", "::2", "::3"]);
+    }
+
+    #[test]
+    fn a_name_that_nobody_waits_for_any_more_makes_room_for_others() {
+        let poll = mio::Poll::new().unwrap();
+        let mut resolver = Resolver::new(Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        // As if all were busy with names that nobody answers.
+        resolver.threads = THREADS_MAX;
+        let mut tasks = slotmap::SlotMap::<TaskId, ()>::with_key();
+        let (one, other) = (tasks.insert(()), tasks.insert(()));
+        for name in 0..NAMES_MAX {
+            assert!(matches!(resolver.look_up(&name.to_string(), one, 0), Lookup::Asked));
+        }
+        assert!(matches!(resolver.look_up("7", other, 0), Lookup::Asked));
+        assert!(matches!(resolver.look_up("more", other, 0), Lookup::Known(Err(_))));
+        resolver.forget(one);
+        assert_eq!(resolver.queue.0.lock().unwrap().names.iter().map(|name| &**name).collect::<Vec<_>>(), ["7"]);
+        assert!(matches!(resolver.look_up("more", other, 0), Lookup::Asked));
+        resolver.forget(other);
+        assert!(!resolver.is_busy());
     }
 
     #[test]
