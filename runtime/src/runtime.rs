@@ -3,25 +3,22 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI32, Ordering},
-        mpsc::{self, SyncSender},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use mio::Waker;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value, chunk::ChunkMode};
 
 use crate::{
     clock::{NEVER, Nanos},
     collector::Collector,
     complaint::complain,
+    failure::{RunError, TaskFailure, describe_error, syntax_message},
     ffi::{self, TaskRef, Turn},
+    handle::Handle,
     os::Signals,
     reactor::Core,
     scheduler::{Outcome, State, TaskId},
@@ -37,96 +34,6 @@ const TURNS_MAX: usize = 1024;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long sockets must be silent before a virtual clock jumps.
 const QUIET: Duration = Duration::from_millis(50);
-
-/// An error that ended a task.
-#[derive(Debug, Clone)]
-pub struct TaskFailure {
-    /// The task's name.
-    pub task: String,
-    /// The error as text.
-    pub message: String,
-    /// Where it was raised, through every task and coroutine it crossed.
-    pub traceback: String,
-}
-
-impl fmt::Display for TaskFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.message)?;
-        if self.traceback.is_empty() { Ok(()) } else { write!(f, "\n{}", self.traceback) }
-    }
-}
-
-/// Why a script did not run to its end.
-#[derive(Debug)]
-pub enum RunError {
-    /// The file could not be read.
-    Read(PathBuf, io::Error),
-    /// The text is not a Lua program; file, line and reason are in the message.
-    Syntax(String),
-    /// The main task raised an error that nobody caught.
-    Failed(TaskFailure),
-    /// Under a virtual clock: every task waits for another. The lines say who waits for what.
-    Deadlock(Vec<String>),
-    /// The loop itself failed.
-    Loop(String),
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RunError::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            RunError::Syntax(message) | RunError::Loop(message) => f.write_str(message),
-            RunError::Failed(failure) => failure.fmt(f),
-            RunError::Deadlock(tasks) => {
-                write!(f, "every task waits for another:")?;
-                tasks.iter().try_for_each(|task| write!(f, "\n  {task}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-impl From<mlua::Error> for RunError {
-    fn from(error: mlua::Error) -> Self {
-        RunError::Loop(error.to_string())
-    }
-}
-
-/// Stops a runtime from another thread or a signal handler's thread.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    orders: Arc<Orders>,
-    waker: Arc<Waker>,
-}
-
-/// What other threads want of the loop.
-#[derive(Debug, Default)]
-struct Orders {
-    stop: AtomicBool,
-    status: AtomicI32,
-    /// Who wants to know what the tasks do.
-    list: Mutex<Option<SyncSender<Vec<String>>>>,
-}
-
-impl Handle {
-    /// Asks the running script to end, as SIGTERM does; [`Runtime::run_source`] then answers `status`.
-    pub fn stop(&self, status: i32) {
-        self.orders.status.store(status, Ordering::Relaxed);
-        self.orders.stop.store(true, Ordering::Release);
-        // The loop is woken or has ended; there is nothing else to do with a failure.
-        let _ = self.waker.wake();
-    }
-
-    /// A line for each live task: its name, and what it waits for. `None` when the loop does not
-    /// answer within `time`: a script hogs it, or it has ended.
-    pub fn describe_tasks(&self, time: Duration) -> Option<Vec<String>> {
-        let (sender, answer) = mpsc::sync_channel(1);
-        *self.orders.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        self.waker.wake().ok()?;
-        answer.recv_timeout(time).ok()
-    }
-}
 
 /// What native functions may ask of the loop.
 pub(crate) struct Control {
@@ -612,35 +519,4 @@ fn without_shebang(source: &[u8]) -> &[u8] {
     }
     let end = memchr::memchr(b'\n', source).unwrap_or(source.len());
     &source[end..]
-}
-
-/// Lua's message without mlua's preamble.
-fn syntax_message(error: &mlua::Error) -> String {
-    match error {
-        mlua::Error::SyntaxError { message, .. } => message.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// An error value as text. A table that does not say how it wants to be shown is shown by its fields.
-fn describe_error(value: &Value) -> String {
-    let plain = || value.to_string().unwrap_or_else(|_| format!("an error that is a {}", value.type_name()));
-    let Value::Table(table) = value else { return plain() };
-    if table.metatable().is_some_and(|meta| meta.contains_key("__tostring").unwrap_or(false)) {
-        return plain();
-    }
-    let show = |value: &Value| match value {
-        Value::String(text) => format!("{:?}", text.to_string_lossy()),
-        other => other.to_string().unwrap_or_else(|_| other.type_name().to_owned()),
-    };
-    let mut fields: Vec<String> = table
-        .pairs::<Value, Value>()
-        .filter_map(Result::ok)
-        .map(|(key, value)| match &key {
-            Value::String(name) => format!("{} = {}", name.to_string_lossy(), show(&value)),
-            other => format!("[{}] = {}", show(other), show(&value)),
-        })
-        .collect();
-    fields.sort();
-    format!("{{{}}}", fields.join(", "))
 }
