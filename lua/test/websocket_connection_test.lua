@@ -441,6 +441,8 @@ return {
     test.matches(test.raises("must be UTF-8", function() client:send("\xff") end), "websocket_connection_test")
     test.matches(test.raises("a string is wanted", function() client:send(nil) end), "websocket_connection_test")
     test.raises("a string is wanted", client.send_binary, client, 5)
+    local message = test.raises("connection:send%(%)", function() client.send("x") end)
+    test.matches(message, "websocket_connection_test.lua:%d+: call this with a colon")
     test.raises("not a code", client.close, client, 1006)
     test.raises("not a code", client.close, client, "x")
     test.raises("123 bytes", client.close, client, 1000, ("x"):rep(124))

@@ -194,7 +194,10 @@ end
 --- `queue_max`. Returns when the message is on its way, not when it has arrived.
 ---@type async fun(self: websocket.Connection, text: string): true?, cosocket.Error?
 Connection.send = cosocket.aside(function(self, text)
-  if type(text) ~= "string" then error(("send: a string is wanted, not a %s"):format(type(text)), 2) end
+  if type(text) ~= "string" then
+    if type(self) ~= "table" then error("call this with a colon, on a connection: connection:send()", 2) end
+    error(("send: a string is wanted, not a %s"):format(type(text)), 2)
+  end
   return step(self, "text", text)
 end)
 
@@ -222,7 +225,10 @@ end
 --- Sends a message of any bytes; else as `send`.
 ---@type async fun(self: websocket.Connection, bytes: string): true?, cosocket.Error?
 Connection.send_binary = cosocket.aside(function(self, bytes)
-  if type(bytes) ~= "string" then error(("send_binary: a string is wanted, not a %s"):format(type(bytes)), 2) end
+  if type(bytes) ~= "string" then
+    if type(self) ~= "table" then error("call this with a colon, on a connection: connection:send_binary()", 2) end
+    error(("send_binary: a string is wanted, not a %s"):format(type(bytes)), 2)
+  end
   return step(self, "binary", bytes)
 end)
 

@@ -4,6 +4,7 @@ local condition = require("http.server.condition")
 local cosocket = require("cosocket")
 local date = require("http.date")
 local files = require("http.file")
+local log = require("log").new("http.server")
 local media_type = require("http.media_type")
 
 --- Bytes read at once: the disk blocks everybody for so long.
@@ -174,6 +175,9 @@ function static.handler(folder, options)
   if type(folder) ~= "string" then error(("static: the folder must be a string, not a %s"):format(type(folder)), 3) end
   options = cosocket.check_options("http.server:static", options, OPTIONS, 3)
   local index = options.index or "index.html"
+  -- It may come later, with a card that is put in; but mostly it was meant to be somewhere else.
+  local there, why = io.open(folder)
+  if there then there:close() else log.warn(("static: files are not there (yet): %s"):format(why)) end
   return function(request, response)
     local path = request.params.file
     if not is_plain(path, options.hidden) then return response:error(404) end

@@ -26,6 +26,15 @@ fn everything_after_the_script_is_its_arguments() {
 }
 
 #[test]
+fn a_folder_to_serve_that_is_not_there_is_told() {
+    let script = "require('http').server.new():static('/', 'ww'):static('/it', 'www')";
+    let folder = Folder::new("static").with("a.lua", script).with("www/index.html", "it");
+    let answer = folder.moonwire(&["a.lua"]);
+    answer.complains(0, "WARN  http.server: static: files are not there (yet): ww: No such file or directory");
+    assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
+}
+
+#[test]
 fn a_script_comes_from_standard_input() {
     let folder = Folder::new("stdin");
     folder.moonwire_reading("print(arg[0], ...)", &["-", "x"]).is(0, "-\tx\n", "");
