@@ -144,6 +144,11 @@ local function ask(client, address, deadline, clean)
     event, err = drive.next_event(stream, client.driven, input)
     if not event then
       ---@cast err cosocket.Error
+      if err.kind == "timeout" then
+        -- Ours, or a deadline of the caller's, which names the wait only.
+        local message = "the server did not answer CONNECT"
+        return nil, cosocket.error("timeout", "mqtt.connect", message, { cause = err })
+      end
       if err.kind ~= "closed" then return nil, err end
       local message = "the server closed the connection instead of answering CONNECT"
       return nil, cosocket.error("closed", "mqtt.connect", message, { cause = err }), true

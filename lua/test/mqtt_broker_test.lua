@@ -455,7 +455,8 @@ return {
     local one <close> = broker.new()
     local properties = { session_expiry_interval = 60, receive_maximum = 1 }
     local a = mqtt_raw.connect(one, { client_id = "a", username = "u", properties = properties })
-    mqtt_raw.connect(one, { client_id = "b", clean_start = true }, 4)
+    -- Kept, so that the collector does not close it.
+    local _b = mqtt_raw.connect(one, { client_id = "b", clean_start = true }, 4)
     a:subscribe("t", { qos = 1 })
     a:subscribe("s")
     for _ = 1, 3 do one:publish("t", "x", { qos = 1 }) end

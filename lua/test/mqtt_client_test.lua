@@ -96,6 +96,9 @@ return {
       test.fails("timeout", mqtt.connect(near, { timeout = 7 }))
       test.near(cosocket.now() - before, 7, 0.1)
       near, far = cosocket.pair()
+      local err = test.fails("timeout", cosocket.deadline(3, mqtt.connect, near))
+      test.equal(tostring(err), "mqtt.connect: the server did not answer CONNECT (timeout)")
+      near, far = cosocket.pair()
       far:write("HTTP/1.1 400 Bad Request\r\n\r\n")
       test.fails("protocol", mqtt.connect(near))
     end,
