@@ -203,7 +203,7 @@ end
 
 --- Collects the garbage of handshakes, a step with each: otherwise memory would grow to twice what connections need
 --- before the collector begins.
----@param self websocket.Server
+---@param self websocket.Server|websocket.Accepted
 local function tidy(self)
   self.untidy = self.untidy + 1
   if self.untidy > 0 and self.untidy < math.max(TIDY_LEAST, self.count * TIDY_SHARE) then return end
@@ -352,6 +352,49 @@ end
 local known = setmetatable({}, { __mode = "k" })
 local NO_OPTIONS = {}
 
+--- The connections that were accepted so.
+---@class websocket.Accepted: websocket.Owner
+---@field package connections table<websocket.Connection, true>
+---@field package count integer
+---@field package untidy integer As of a server.
+local accepted = { connections = setmetatable({}, { __mode = "k" }), count = 0, untidy = 0 }
+
+function accepted:forget(one)
+  if not self.connections[one] then return end
+  self.connections[one] = nil
+  self.count = self.count - 1
+end
+
+--- Judges the request, and changes protocols.
+---@async
+---@param request http.ServerRequest
+---@param response http.ServerResponse
+---@param checked websocket.Checked
+---@return websocket.Connection? connection
+---@return cosocket.Error? err
+local function take_over(request, response, checked)
+  local headers = request.headers
+  local fields, agreed = handshake.check_request(request.method, request.version, function(name)
+    return headers:get(name)
+  end, checked)
+  if not fields then
+    ---@cast agreed websocket.Refusal
+    response:error(agreed.status, agreed.message, agreed.headers)
+    return nil, cosocket.error("refused", "websocket.accept", agreed.message, { code = agreed.status })
+  end
+  ---@cast agreed {subprotocol: string?, compression: websocket.Agreed?}
+  local stream, unread = request:upgrade("websocket", fields)
+  if not stream then
+    ---@cast unread cosocket.Error
+    if not response.started then response:fail(unread) end
+    return nil, unread
+  end
+  local made = connection.new(stream, config_of(checked, agreed), unread --[[@as cosocket.Buffer]], accepted)
+  accepted.connections[made], accepted.count = true, accepted.count + 1
+  tidy(accepted)
+  return made
+end
+
 --- Takes over a request of `http.server` that asks for WebSocket. Refusals are answered: 426, 403 for pages that may not
 --- connect, 400.
 ---
@@ -374,23 +417,10 @@ function server.accept(request, response, options)
     checked = check("websocket.accept", options, 2)
     known[options] = checked
   end
-  local headers = request.headers
-  local fields, agreed = handshake.check_request(request.method, request.version, function(name)
-    return headers:get(name)
-  end, checked)
-  if not fields then
-    ---@cast agreed websocket.Refusal
-    response:error(agreed.status, agreed.message, agreed.headers)
-    return nil, cosocket.error("refused", "websocket.accept", agreed.message, { code = agreed.status })
-  end
-  ---@cast agreed {subprotocol: string?, compression: websocket.Agreed?}
-  local stream, unread = request:upgrade("websocket", fields)
-  if not stream then
-    ---@cast unread cosocket.Error
-    if not response.started then response:fail(unread) end
-    return nil, unread
-  end
-  return connection.new(stream, config_of(checked, agreed), unread --[[@as cosocket.Buffer]])
+  if response.started then error("websocket.accept: a response has been sent already", 2) end
+  -- On a stack of its own, which goes: that of the handler would grow with this, and stay as large as long as the
+  -- connection lives.
+  return coroutine.wrap(take_over)(request, response, checked)
 end
 
 return server

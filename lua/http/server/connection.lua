@@ -11,7 +11,7 @@ local trace = require("net.trace")
 local now, deadline = cosocket.now, cosocket.deadline
 local decode_request, encode_response = codec.decode_request, codec.encode_response
 local new_request, new_response = requests.new, responses.new
-local KEEP_ALIVE, EXPECT_CONTINUE = codec.KEEP_ALIVE, codec.EXPECT_CONTINUE
+local KEEP_ALIVE, EXPECT_CONTINUE, UPGRADE = codec.KEEP_ALIVE, codec.EXPECT_CONTINUE, codec.UPGRADE
 
 --- Bytes of a body that are copied behind their head rather than sent by themselves.
 local TOGETHER_MAX = 16384
@@ -38,6 +38,10 @@ local NOTHING = cosocket.buffer()
 ---@field private response http.ServerResponse? To the present request.
 local Connection = {}
 Connection.__index = Connection
+
+--- Connections with which another task goes on. It costs them no field, for which there may be no room in their tables.
+---@type table<http.ServerConnection, true>
+local handed = {}
 
 -- Writing ---------------------------------------------------------------------
 
@@ -166,8 +170,9 @@ function Connection:upgrade(request, protocol, headers)
   self.keep_alive = false
   response.status, response.started, response.finished = 101, true, true
   if not ok then return nil, err --[[@as cosocket.Error]] end
-  self.upgraded = true
-  return self.stream, self.input
+  local input = self.input
+  self.upgraded, self.input = true, NOTHING
+  return self.stream, input
 end
 
 -- Answering -------------------------------------------------------------------
@@ -251,6 +256,30 @@ local function conclude(self, request, response, ok, err)
   if response.broken then self.keep_alive = false end
 end
 
+--- Begins a request.
+---@private
+---@param flags integer
+---@return number? began When it will be logged.
+function Connection:begin(flags)
+  local options = self.server.options
+  self.requests = self.requests + 1
+  self.keep_alive = flags & KEEP_ALIVE ~= 0 and self.requests < options.requests_max
+  return options.access_log and log.enabled("info") and now() or nil
+end
+
+--- Ends a request after its handler.
+---@private
+---@async
+---@param request http.ServerRequest
+---@param response http.ServerResponse
+---@param ok boolean
+---@param err any
+function Connection:finish(request, response, ok, err)
+  if not ok or not response.finished then conclude(self, request, response, ok, err) end
+  if response.broken then self.keep_alive = false end
+  if self.upgraded and not ok then self.stream:close() end
+end
+
 --- Answers one request. `true` when another may follow.
 ---@private
 ---@async
@@ -264,10 +293,7 @@ end
 function Connection:answer(method, target, minor, headers, length, flags)
   local server = self.server
   local options = server.options
-  local logs = options.access_log and log.enabled("info")
-  local began = logs and now() or 0
-  self.requests = self.requests + 1
-  self.keep_alive = flags & KEEP_ALIVE ~= 0 and self.requests < options.requests_max
+  local began = self:begin(flags)
   local request = new_request(self, method, target, minor, headers, length, flags)
   local response = new_response(self, method, minor)
   self.response = response
@@ -288,12 +314,9 @@ function Connection:answer(method, target, minor, headers, length, flags)
     -- Larger than we take, and it says so itself: nobody needs to read it.
     response:error(413)
   else
-    local ok, err = xpcall(dispatch, traced, server, request, response)
-    if not ok or not response.finished then conclude(self, request, response, ok, err) end
-    if response.broken then self.keep_alive = false end
-    if self.upgraded and not ok then self.stream:close() end
+    self:finish(request, response, xpcall(dispatch, traced, server, request, response))
   end
-  if logs then note(self, request, response, began) end
+  if began then note(self, request, response, began) end
   self.response = nil
   if not reader then return self.keep_alive end
   self.reader = nil
@@ -351,6 +374,10 @@ end
 
 --- Lets go of the connection, however its task ended.
 function Connection:__close()
+  if handed[self] then
+    handed[self] = nil
+    return
+  end
   self.server:forget(self)
   if not self.upgraded then
     self.stream:close()
@@ -381,6 +408,60 @@ local function decode(options, input)
   return decode_request(input, options.head_max, options.headers_max, options.start_line_max)
 end
 
+--- Ends a request that asked for another protocol.
+---@async
+---@param self http.ServerConnection
+---@param ok boolean
+---@param err any
+---@param traceback string?
+---@return boolean goes_on
+local function conclude_upgrade(self, ok, err, traceback)
+  local serving <close> = self
+  local response = self.response --[[@as http.ServerResponse]]
+  local request, began = response.request --[[@as http.ServerRequest]], response.began
+  if not ok and not cosocket.is_error(err, "cancelled") then
+    err = tostring(err) .. (traceback and traceback ~= "" and "\n" .. traceback or "")
+  end
+  self:finish(request, response, ok, err)
+  if began then note(self, request, response, began) end
+  self.response = nil
+  -- It is not let go of here, then.
+  if self.keep_alive then handed[self] = true end
+  return self.keep_alive
+end
+
+--- Goes on after the handler of such a request.
+---@async
+---@param self http.ServerConnection
+---@param ok boolean
+---@param err any
+---@param traceback string?
+local function after_upgrade(self, ok, err, traceback)
+  if conclude_upgrade(self, ok, err, traceback) then connection.serve(self) end
+end
+
+---@async
+---@param self http.ServerConnection
+---@param request http.ServerRequest
+---@param response http.ServerResponse
+local function dispatch_for(self, request, response) return dispatch(self.server, request, response) end
+
+--- Answers a request that asks for another protocol. What is spoken then may last for days, mostly in silence: the handler
+--- gets a task of its own, with nothing under it on its stack, where the one that read the request has grown.
+---@param self http.ServerConnection
+---@param method string
+---@param target string
+---@param minor integer
+---@param headers http.Headers
+---@param flags integer
+local function hand_over(self, method, target, minor, headers, flags)
+  local began = self:begin(flags)
+  local request, response = new_request(self, method, target, minor, headers, 0, flags), new_response(self, method, minor)
+  response.request, response.began = request, began
+  self.response, handed[self] = response, true
+  self.task = cosocket.spawn_then(after_upgrade, dispatch_for, self, request, response)
+end
+
 --- Serves a connection to its end: a task. Ten thousand may be parked in here, so that it keeps little on its stack.
 ---@async
 ---@param self http.ServerConnection
@@ -391,6 +472,9 @@ function connection.serve(self)
     local method, target, minor, headers, length, flags = decode(server.options, input)
     if method then
       since = nil
+      if flags & UPGRADE ~= 0 and length == 0 then
+        return hand_over(self, method, target --[[@as string]], minor, headers --[[@as http.Headers]], flags --[[@as integer]])
+      end
       if not self:answer(method, target --[[@as string]], minor, headers, length, flags) then return end
     elseif target then
       return self:refuse(target --[[@as cosocket.Error]])
