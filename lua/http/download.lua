@@ -5,6 +5,7 @@ local request_options = require("http.options")
 local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
+local date = require("http.date")
 local hex = require("hex")
 local json = require("json")
 local transfer = require("http.transfer")
@@ -121,13 +122,16 @@ end
 
 -- One attempt -----------------------------------------------------------------
 
---- What a later request can be made conditional on (RFC 9110, 13.1.5): a strong entity tag, else a date.
+--- What a later request can be made conditional on (RFC 9110, 13.1.5): a strong entity tag, else a date that is as good
+--- as one, because the file had not changed for a second when it was sent (8.8.2.2).
 ---@param headers http.Headers
 ---@return string?
 local function validator_of(headers)
   local tag = headers.ETag
   if tag and not tag:find("^W/") then return tag end
-  return headers["Last-Modified"]
+  local modified = headers["Last-Modified"]
+  local at, sent = date.parse(modified or ""), date.parse(headers.Date or "")
+  return at and sent and sent > at and modified or nil
 end
 
 --- Fits an answer to what is there. `false` means that the next attempt begins anew.
@@ -140,7 +144,8 @@ function Download:accept(answer)
   if status == 206 and self.done > 0 then
     local first, _, total = (headers["Content-Range"] or ""):match("^bytes (%d+)%-(%d+)/(%S+)$")
     -- RFC 9110, 15.3.7: what else a server sends cannot be put together with the part.
-    if tonumber(first) ~= self.done or (self.total and tonumber(total) and tonumber(total) ~= self.total) then
+    local other = self.validator and self.validator:find('^"') and headers.ETag and headers.ETag ~= self.validator
+    if other or tonumber(first) ~= self.done or (self.total and tonumber(total) and tonumber(total) ~= self.total) then
       local ok, err = self:restart()
       return ok and false, err
     end

@@ -143,6 +143,44 @@ local saves = {
     test.equal(server.requests[2].headers.Range, "bytes=1000-")
   end,
 
+  ["a part of another file is not put behind what came, even by a server that does not look"] = function()
+    -- Whatever If-Range says.
+    local asked = {}
+    local function server_with(fields)
+      local count = 0
+      return peer.serve(function(request)
+        count = count + 1
+        asked[count] = request.headers["If-Range"] or request.headers.Range or "all"
+        if not request.headers.Range then
+          local bytes = peer.response(TEXT, fields(count))
+          if count > 1 then return bytes end
+          request.stream:write(bytes:sub(1, 50000))
+          request.stream:flush()
+          return nil
+        end
+        local from = tonumber(request.headers.Range:match("%d+"))
+        local range = ("Content-Range: bytes %d-%d/%d\r\n"):format(from, #TEXT - 1, #TEXT)
+        return peer.response(("?"):rep(#TEXT - from), range .. fields(count), "206 Partial Content")
+      end)
+    end
+    local path, clean <close> = free_path()
+    local server = server_with(function(count) return ('ETag: "%d"\r\n'):format(count) end)
+    assert(http.save(server.url, path, { checksum = SUM, retry_delay = 0 }))
+    test.equal(asked, { "all", '"1"', "all" })
+    -- A date is no better than the second it was in (8.8.2.2): without a checksum nothing tells the files apart.
+    asked = {}
+    local date = "Tue, 15 Nov 1994 12:45:26 GMT"
+    server = server_with(function() return ("Last-Modified: %s\r\nDate: %s\r\n"):format(date, date) end)
+    assert(http.save(server.url, path, { retry_delay = 0 }))
+    test.equal(asked, { "all", "all" })
+    test.equal(content(path) == TEXT, true)
+    -- One that was old by then will do.
+    asked = {}
+    server = server_with(function() return ("Last-Modified: %s\r\nDate: Tue, 15 Nov 1994 12:45:27 GMT\r\n"):format(date) end)
+    assert(http.save(server.url, path, { retry_delay = 0 }))
+    test.equal(asked, { "all", date })
+  end,
+
   ["a server without ranges, or with wrong ones, still gives the file"] = function()
     local path, clean <close> = free_path()
     assert(http.save(server_of({ 1000 }, { no_ranges = true }).url, path, { checksum = SUM }))
