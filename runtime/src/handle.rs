@@ -28,7 +28,7 @@ pub(crate) struct Orders {
 }
 
 impl Handle {
-    /// Asks the running script to end, as SIGTERM does; [`Runtime::run_source`] then answers `status`.
+    /// Asks the running script to end, as SIGTERM does; [`run_source`](crate::Runtime::run_source) then answers `status`.
     pub fn stop(&self, status: i32) {
         self.orders.status.store(status, Ordering::Relaxed);
         self.orders.stop.store(true, Ordering::Release);

@@ -9,7 +9,7 @@
 //! | [`chunked`] | a chunked body, piece by piece (RFC 9112, 7.1) |
 //! | [`encode`] | heads onto the end of a buffer |
 //! | [`lua`] | the module `http.codec` |
-//! | [`file`] | the module `http.file`: what a server reads its pages with |
+//! | [`mod@file`] | the module `http.file`: what a server reads its pages with |
 //!
 //! httparse finds the field lines. What it forgives is refused here before: a bare LF, a head without end, a start
 //! line that is not exactly what the grammar says. Clauses without a number of their own are those of RFC 9112.

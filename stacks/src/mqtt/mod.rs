@@ -7,8 +7,8 @@
 //! | [`reason`] | which reason codes each packet may carry, and their words |
 //! | [`topic`] | topic names, topic filters, matching |
 //! | [`wire`] | integers, strings and lengths, read and written |
-//! | [`decode`] | one whole packet off the front of some bytes |
-//! | [`encode`] | one packet onto the end of a buffer, in its one canonical form |
+//! | [`mod@decode`] | one whole packet off the front of some bytes |
+//! | [`mod@encode`] | one packet onto the end of a buffer, in its one canonical form |
 //! | [`lua`] | the module `mqtt.codec` |
 //!
 //! Both versions share everything: 3.1.1 is what is left without properties and reason codes.
