@@ -130,7 +130,7 @@ pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> 
     })?;
     define(lua, shared, native, "shutdown", |_, shared, socket: SocketRef| -> Answer<bool> {
         Ok(match shared.core.borrow_mut().stream(socket.0) {
-            Some(stream) => stream.shutdown_write().map(|()| true).map_err(|error| Error::from_io("shutdown", &error)),
+            Some(stream) => stream.shutdown_write().map_err(|error| Error::from_io("shutdown", &error)),
             None => Err(closed("shutdown")),
         })
     })?;

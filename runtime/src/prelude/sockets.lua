@@ -214,9 +214,14 @@ function Stream:shutdown(direction)
   if direction ~= nil and direction ~= "write" then
     mistake("shutdown", "shutdown ends the direction \"write\"", 2)
   end
-  local ok, err = flush(self)
-  if not ok then return nil, err end
-  return native.shutdown(self)
+  local ok, err
+  repeat
+    ok, err = flush(self)
+    if not ok then return nil, err end
+    -- The goodbye of TLS may be more than the socket takes at the moment.
+    ok, err = native.shutdown(self)
+  until ok ~= false
+  return ok, err
 end
 
 function Stream:set_option(name, value)

@@ -602,13 +602,21 @@ impl Stream {
         }
     }
 
-    /// Ends the sending direction; what was written has been flushed before.
-    pub(crate) fn shutdown_write(&mut self) -> std::io::Result<()> {
-        if self.shut {
-            return Ok(());
+    /// Ends the sending direction; what was written has been flushed before. `false` while the goodbye of TLS has to be
+    /// flushed, too.
+    pub(crate) fn shutdown_write(&mut self) -> std::io::Result<bool> {
+        let again = std::mem::replace(&mut self.shut, true);
+        if !again {
+            self.transport.say_goodbye(&mut self.ready);
         }
-        self.shut = true;
-        self.transport.shutdown_write(&mut self.ready)
+        if self.transport.wants_flush() {
+            return Ok(false);
+        }
+        match self.transport.plain.shutdown_write() {
+            // Meanwhile the other side has gone, too.
+            Err(error) if again && error.kind() == ErrorKind::NotConnected => Ok(true),
+            result => result.map(|()| true),
+        }
     }
 
     /// Sends what is left of a stream that has been closed, and then tells a TLS peer that nothing more comes. `true` when
@@ -618,7 +626,7 @@ impl Stream {
         if self.unsent() == 0 && !self.shut {
             self.transport.say_goodbye(&mut self.ready);
         }
-        self.is_flushed() || self.write_error(Op::Flush).is_some()
+        self.is_flushed() || self.has_failed()
     }
 
     pub(crate) fn handshake(&mut self) -> Result<(), TransportError> {

@@ -280,10 +280,4 @@ impl Transport {
             tls.say_goodbye(&mut self.plain, ready);
         }
     }
-
-    /// Says goodbye and ends the sending direction.
-    pub(crate) fn shutdown_write(&mut self, ready: &mut Readiness) -> io::Result<()> {
-        self.say_goodbye(ready);
-        self.plain.shutdown_write()
-    }
 }

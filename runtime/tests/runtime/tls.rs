@@ -314,6 +314,31 @@ fn a_cut_connection_is_told_from_a_clean_end() {
 }
 
 #[test]
+fn an_end_of_sending_is_clean_although_the_socket_takes_no_more_at_the_moment() {
+    run(r#"
+        local cosocket = require("cosocket")
+        local size = 100000
+        local one, two = cosocket.pair()
+        cosocket.spawn(function()
+          assert(one:start_tls(serving("server", { server = true })))
+          one:set_option("send_buffer", 1)
+          assert(one:write(("x"):rep(size)))
+          assert(one:shutdown())
+          assert(one:shutdown())
+          fails("closed", one:write("more"))
+          equal(one:read_line(), "answer")
+          one:close()
+        end)
+        assert(two:start_tls(trusting({ server_name = "localhost" })))
+        local text, err = two:read_all()
+        assert(text, err)
+        equal(#text, size)
+        assert(two:write("answer\n"))
+        two:close()
+    "#);
+}
+
+#[test]
 fn what_was_written_before_a_close_arrives_whole_and_its_end_is_clean() {
     run(r#"
         local cosocket = require("cosocket")
