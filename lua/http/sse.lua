@@ -13,7 +13,7 @@ local EVENT_MAX = 1048576
 ---@class http.EventParser
 ---@field id string
 ---@field retry number? Seconds, once the stream has told.
----@field private rest string The beginning of a line.
+---@field private rest cosocket.Buffer The beginning of a line, which may come byte by byte.
 ---@field private began boolean
 ---@field private after_cr boolean
 ---@field private data string[]
@@ -32,7 +32,7 @@ local sse = {}
 function sse.parser(event_max)
   return setmetatable({
     id = "",
-    rest = "",
+    rest = cosocket.buffer(),
     began = false,
     after_cr = false,
     data = {},
@@ -79,9 +79,9 @@ function Parser:feed(piece)
   local events = {} ---@type http.Event[]
   if not self.began then
     -- One byte order mark at the beginning is passed over, and may be cut.
-    piece, self.rest = self.rest .. piece, ""
+    piece = self.rest:take() .. piece
     if #piece < 3 and ("\xEF\xBB\xBF"):sub(1, #piece) == piece then
-      self.rest = piece
+      self.rest:append(piece)
       return events
     end
     self.began = true
@@ -99,11 +99,10 @@ function Parser:feed(piece)
       return nil, cosocket.error("limit", "http.events", ("an event is larger than %d bytes"):format(self.event_max))
     end
     if not stop then
-      self.rest = self.rest .. text
+      self.rest:append(text)
       return events
     end
-    local line = self.rest .. text
-    self.rest = ""
+    local line = #self.rest > 0 and self.rest:take() .. text or text
     at = stop + 1
     if piece:byte(stop) == 13 then
       if at > #piece then self.after_cr = true elseif piece:byte(at) == 10 then at = at + 1 end
@@ -114,7 +113,8 @@ end
 
 --- Begins a new stream, after a connection was lost: an event that was not complete is not one.
 function Parser:reset()
-  self.rest, self.began, self.after_cr = "", false, false
+  self.rest:clear()
+  self.began, self.after_cr = false, false
   self.data, self.size, self.type, self.next_id = {}, 0, "", self.id
 end
 

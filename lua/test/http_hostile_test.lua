@@ -186,6 +186,16 @@ local servers = {
     test.raises("last_event_id", http.events, server.url, { last_event_id = "a\1" })
   end,
 
+  ["a long line that comes byte by byte takes time as its length does"] = function()
+    local parser = require("http.sse").parser()
+    local began = os.clock()
+    assert(parser:feed("data: "))
+    for _ = 1, 300000 do assert(parser:feed("x")) end
+    test.equal(#assert(parser:feed("\n\n"))[1].data, 300000)
+    -- Joined anew with each byte, they take some ten seconds.
+    test.truthy(os.clock() - began < 3, os.clock() - began)
+  end,
+
   ["a server that wants to be asked again at once is asked ten times a second"] = function()
     local count = 0
     local server = peer.serve(function()
