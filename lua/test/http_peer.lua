@@ -47,8 +47,10 @@ function peer.http.save(url, path, options) return http.save(url, path, with_con
 ---@field method string
 ---@field target string
 ---@field headers http.Headers
----@field body string
+---@field length integer Of the body, as `codec.decode_request` tells it.
+---@field body string When it has been read.
 ---@field trailers http.Headers?
+---@field number integer The how manieth request it is.
 ---@field connection integer The how manieth connection it came on.
 ---@field stream cosocket.Stream
 
@@ -56,6 +58,7 @@ function peer.http.save(url, path, options) return http.save(url, path, with_con
 ---@field url string Without a slash at its end.
 ---@field address string
 ---@field requests test.HttpRequest[]
+---@field counts table<string, integer> How many requests there were of each method.
 ---@field connections integer How many there have been.
 ---@field open integer How many there are.
 local Peer = {}
@@ -67,7 +70,7 @@ Peer.__index = Peer
 function peer.listen(handle)
   last = last + 1
   local host = ("peer%d.test"):format(last)
-  local made = setmetatable({ requests = {}, connections = 0, open = 0, key = host .. ":80" }, Peer)
+  local made = setmetatable({ requests = {}, counts = {}, connections = 0, open = 0, key = host .. ":80" }, Peer)
   made.address, made.url = host, "http://" .. host
   listening[made.key] = function(stream)
     made.connections, made.open = made.connections + 1, made.open + 1
@@ -85,31 +88,22 @@ function peer.listen(handle)
   return made
 end
 
---- Answers each request with the bytes that `answer` makes of it. `nil` closes the connection, and `false` says that
---- `answer` has written itself.
----@param answer fun(request: test.HttpRequest): string|false|nil
+--- Answers each request, whose body has not been read, with the bytes that `respond` makes of it. `nil` closes the
+--- connection, and `false` says that `respond` has written itself.
+---@param respond fun(request: test.HttpRequest, reader: http.BodyReader): string|false|nil
 ---@return test.HttpPeer
-function peer.serve(answer)
+function peer.respond(respond)
   local made
   made = peer.listen(function(stream, number)
     local input = cosocket.buffer()
     while true do
       local method, target, _, headers, length = codec.decode_request(input)
       if method then
-        local reader = body.reader(stream, input, length)
-        local text = reader:read_all()
-        if not text then return end
-        local request = {
-          method = method,
-          target = target,
-          headers = headers,
-          body = text,
-          trailers = reader.trailers,
-          connection = number,
-          stream = stream,
-        }
+        local request = { method = method, target = target, headers = headers, length = length, connection = number, stream = stream }
         table.insert(made.requests, request)
-        local bytes = answer(request)
+        request.number = #made.requests
+        made.counts[method] = (made.counts[method] or 0) + 1
+        local bytes = respond(request, body.reader(stream, input, length))
         if bytes == nil then return end
         if bytes and not stream:write(bytes) then return end
       elseif target then
@@ -120,6 +114,18 @@ function peer.serve(answer)
     end
   end)
   return made
+end
+
+--- Answers each request, when it has come whole, with the bytes that `answer` makes of it; otherwise as `respond`.
+---@param answer fun(request: test.HttpRequest): string|false|nil
+---@return test.HttpPeer
+function peer.serve(answer)
+  return peer.respond(function(request, reader)
+    local text = reader:read_all()
+    if not text then return nil end
+    request.body, request.trailers = text, reader.trailers
+    return answer(request)
+  end)
 end
 
 --- A response with a body.

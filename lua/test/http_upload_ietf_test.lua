@@ -1,6 +1,4 @@
 -- Uploads by the draft of Resumable Uploads for HTTP.
-local bodies = require("http.body")
-local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local hex = require("hex")
@@ -70,28 +68,11 @@ local function serve(options)
     if server.complete then return options.final or answer("200 OK", "Upload-Complete: ?1\r\n", "made") end
     return answer("204 No Content", "Upload-Complete: ?0\r\n")
   end
-  server = peer.listen(function(stream)
-    local input = cosocket.buffer()
-    while true do
-      local method, target, _, headers, length = codec.decode_request(input)
-      if method then
-        local reader = bodies.reader(stream, input, length)
-        local request = { method = method, target = target, headers = headers, stream = stream, number = #server.requests + 1 }
-        table.insert(server.requests, request)
-        server.counts[method] = (server.counts[method] or 0) + 1
-        local bytes = options.answer and options.answer(request, server)
-        if not bytes then bytes = respond(request, reader) end
-        if not bytes then return end
-        reader:read_all()
-        if not stream:write(bytes) then return end
-      elseif target then
-        error(target)
-      elseif not stream:fill(input) then
-        return
-      end
-    end
+  server = peer.respond(function(request, reader)
+    local bytes = options.answer and options.answer(request, server) or respond(request, reader)
+    if bytes then reader:read_all() end
+    return bytes
   end)
-  server.counts = {}
   return server
 end
 

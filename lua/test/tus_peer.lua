@@ -2,8 +2,6 @@
 --- piece, and loses connections and uploads when a test says so.
 
 local base64 = require("base64")
-local bodies = require("http.body")
-local codec = require("http.codec")
 local cosocket = require("cosocket")
 local crypto = require("crypto")
 local peer = require("test.http_peer")
@@ -29,7 +27,6 @@ tus_peer.TEXT = crypto.sha256("log"):rep(9000) .. "the end"
 ---@field requests test.TusRequest[]
 ---@field uploads table<string, test.TusUpload> By their paths.
 ---@field deleted string[] Paths of those that were ended.
----@field counts table<string, integer> How many requests there were of each method.
 
 ---@class test.TusOptions
 ---@field cut? table<integer, integer> After how many bytes of its body the connection of the i-th PATCH ends.
@@ -85,7 +82,8 @@ function tus_peer.serve(options)
     return true
   end
 
-  local function respond(request, reader, length)
+  local function respond(request, reader)
+    local length = request.length
     local fields = options.fields and options.fields(request) or ""
     if request.method == "OPTIONS" then
       return answer("204 No Content", "Tus-Extension: creation,checksum,termination\r\nTus-Checksum-Algorithm: md5,sha1,sha256,sha512\r\n")
@@ -119,39 +117,22 @@ function tus_peer.serve(options)
     return refusal or answer("204 No Content", ("Upload-Offset: %d\r\n%s"):format(#upload.data, fields))
   end
 
-  server = peer.listen(function(stream, number)
-    local input = cosocket.buffer()
-    while true do
-      local method, target, _, headers, length = codec.decode_request(input)
-      if method then
-        local reader = bodies.reader(stream, input, length)
-        local request = { method = method, target = target, headers = headers, connection = number, received = 0, number = #server.requests + 1 }
-        table.insert(server.requests, request)
-        server.counts[method] = (server.counts[method] or 0) + 1
-        local bytes = options.answer and options.answer(request, server)
-        if bytes == "close" then return end
-        if bytes then
-          reader:read_all()
-        else
-          bytes = respond(request, reader, length)
-          -- What nobody wanted of a body.
-          if bytes then reader:read_all() end
-        end
-        if not bytes then return end
-        if method == "HEAD" then bytes = bytes:gsub("\r\n\r\n.*$", "\r\n\r\n") end
-        for i = 1, options.slow and #bytes or 0 do
-          if not stream:write(bytes:sub(i, i)) or not stream:flush() then return end
-          cosocket.sleep(0.001)
-        end
-        if not options.slow and not stream:write(bytes) then return end
-      elseif target then
-        error(target)
-      elseif not stream:fill(input) then
-        return
-      end
+  server = peer.respond(function(request, reader)
+    request.received = 0
+    local bytes = options.answer and options.answer(request, server)
+    if bytes == "close" then return nil end
+    bytes = bytes or respond(request, reader)
+    -- What nobody wanted of a body.
+    if bytes then reader:read_all() end
+    if bytes and request.method == "HEAD" then bytes = bytes:gsub("\r\n\r\n.*$", "\r\n\r\n") end
+    if not bytes or not options.slow then return bytes end
+    for i = 1, #bytes do
+      if not request.stream:write(bytes:sub(i, i)) or not request.stream:flush() then return nil end
+      cosocket.sleep(0.001)
     end
+    return false
   end) --[[@as test.TusPeer]]
-  server.uploads, server.deleted, server.counts = {}, {}, {}
+  server.uploads, server.deleted = {}, {}
   return server
 end
 
