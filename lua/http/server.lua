@@ -18,6 +18,7 @@
 --- | `http.server.request`, `http.server.response` | what a handler sees |
 --- | `http.server.static`, `http.server.condition` | files, ranges, conditional requests |
 
+local acceptor = require("net.acceptor")
 local codec = require("http.codec")
 local connections = require("http.server.connection")
 local cosocket = require("cosocket")
@@ -39,8 +40,6 @@ local CONNECTIONS_MAX = 15000
 local HEAD_TIMEOUT, IDLE_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT = 10, 75, 30, 30
 --- Seconds that requests get to finish when the server stops.
 local GRACE = 5
---- Seconds after which accepting is tried again when the system has no descriptor left.
-local RETRY = 0.1
 
 ---@class http.ServerOptions
 ---@field tls? cosocket.TlsServerOptions For an address that begins with `tls://` or `https://`.
@@ -204,25 +203,6 @@ function Server:serve(stream)
   return connection.task
 end
 
---- Accepts connections: a task.
----@async
----@param server http.Server
----@param listener cosocket.Listener
-local function accept(server, listener)
-  while true do
-    local stream, err = listener:accept()
-    if stream then
-      server:serve(stream)
-    else
-      ---@cast err cosocket.Error
-      if server.stopping or err.kind == "closed" then return end
-      -- Descriptors may be free again in a moment.
-      log.error(("a connection could not be accepted: %s"):format(tostring(err)))
-      cosocket.sleep(RETRY)
-    end
-  end
-end
-
 --- Listens, in tasks of its own: `"tcp://127.0.0.1:8080"`, `"tls://..."`, `"unix:///path"`; `http://` and `https://` mean
 --- the same. Port 0 picks a free one; `address` says which. May be called for several addresses.
 ---@async
@@ -250,7 +230,7 @@ function Server:listen(address)
   })
   if not listener then return nil, err end
   table.insert(self.listeners, listener)
-  cosocket.spawn("http server", accept, self, listener)
+  cosocket.spawn("http server", acceptor.take_all, listener, log, self.serve, self)
   return self
 end
 

@@ -1,6 +1,7 @@
 --- The server's side of the opening handshake: on a port of its own (`listen`), or for a request that an HTTP server has
 --- received (`accept`).
 
+local acceptor = require("net.acceptor")
 local close_code = require("websocket.close_code")
 local connection = require("websocket.connection")
 local cosocket = require("cosocket")
@@ -22,8 +23,8 @@ local HEAD_MAX = 16384
 --- A handshake leaves more garbage than its connection needs memory. It is collected when so many connections, or this
 --- share of all that are open, have come since the last time.
 local TIDY_LEAST, TIDY_SHARE = 32, 1 / 64
---- Seconds after which accepting is tried again when the system has no more descriptors.
-local RETRY = 0.1
+--- KiB of heap below which one step is enough: the collector goes by generations then.
+local TIDY_FROM = 8192
 
 ---@class websocket.AcceptOptions: websocket.ConfigOptions
 ---@field subprotocols? string[] Spoken here, best first: the first that the client offers is chosen.
@@ -115,6 +116,8 @@ end
 ---@field private checked websocket.Checked
 ---@field private connections table<websocket.Connection, true>
 ---@field private count integer Those in their handshake included.
+---@field private connections_max integer
+---@field private handshake_timeout number Seconds.
 ---@field private closed boolean
 ---@field private untidy integer Handshakes since garbage was last collected; negative while it is.
 ---@field private empty cosocket.Event? Set when the last connection has ended.
@@ -201,13 +204,13 @@ local function greet(self, stream)
   return made, { method = method, target = target, headers = headers, peer_address = stream:peer_address() }
 end
 
---- Collects the garbage of handshakes, a step with each: otherwise memory would grow to twice what connections need
---- before the collector begins.
+--- Collects the garbage of handshakes, in a large heap a step with each: otherwise memory would grow to twice what
+--- connections need before the collector begins.
 ---@param self websocket.Server|websocket.Accepted
 local function tidy(self)
   self.untidy = self.untidy + 1
   if self.untidy > 0 and self.untidy < math.max(TIDY_LEAST, self.count * TIDY_SHARE) then return end
-  local done = collectgarbage("step")
+  local done = collectgarbage("step") or collectgarbage("count") < TIDY_FROM
   self.untidy = done and 0 or math.mininteger
 end
 
@@ -241,27 +244,16 @@ local function admit(self, stream, seconds)
   end
 end
 
----@async
+--- What becomes of one more connection.
 ---@param self websocket.Server
----@param options websocket.ListenOptions
-local function accept_all(self, options)
-  local most, seconds = options.connections_max or CONNECTIONS_MAX, options.handshake_timeout or HANDSHAKE_TIMEOUT
-  while not self.closed do
-    local stream, err = self.listener:accept()
-    if stream then
-      if self.count >= most then
-        log.warn("too many connections; one more was closed", { connections_max = most })
-        stream:close()
-      else
-        self.count = self.count + 1
-        cosocket.spawn("websocket handshake", admit, self, stream, seconds)
-      end
-    elseif self.closed or err.kind == "closed" then
-      return
-    else
-      log.error("no connection can be accepted", { error = tostring(err) })
-      cosocket.sleep(RETRY)
-    end
+---@param stream cosocket.Stream
+local function take(self, stream)
+  if self.count >= self.connections_max then
+    log.warn("too many connections; one more was closed", { connections_max = self.connections_max })
+    stream:close()
+  else
+    self.count = self.count + 1
+    cosocket.spawn("websocket handshake", admit, self, stream, self.handshake_timeout)
   end
 end
 
@@ -327,12 +319,14 @@ function server.listen(address, handler, options)
     wants_request = takes.isvararg or takes.nparams >= 2,
     checked = checked,
     connections = {},
+    connections_max = options.connections_max or CONNECTIONS_MAX,
+    handshake_timeout = options.handshake_timeout or HANDSHAKE_TIMEOUT,
     count = 0,
     untidy = 0,
     closed = false,
   }, Server)
   self.forget_stop = cosocket.on_stop(function() self:close() end)
-  cosocket.spawn("websocket server", accept_all, self, options)
+  cosocket.spawn("websocket server", acceptor.take_all, listener, log, take, self)
   return self
 end
 
