@@ -27,24 +27,30 @@ const STEP_MULTIPLIER: i32 = 8;
 const STEP_SIZE: i32 = 12;
 
 /// The mode of the collector of one state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Collector {
     mode: Cell<Mode>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Mode {
+    /// Somebody else has chosen: the script by `collectgarbage`, or who embeds the runtime.
+    #[default]
+    Others,
     Generations,
     Steps,
-    /// The script has chosen otherwise, by `collectgarbage`.
-    Scripts,
 }
 
 impl Collector {
     /// Begins with generations.
-    pub(crate) fn new(lua: &Lua) -> Self {
+    pub(crate) fn begin(&self, lua: &Lua) {
         lua.gc_set_mode(generations());
-        Self { mode: Cell::new(Mode::Generations) }
+        self.mode.set(Mode::Generations);
+    }
+
+    /// Leaves the mode to somebody else, for good.
+    pub(crate) fn leave(&self) {
+        self.mode.set(Mode::Others);
     }
 
     /// Changes the mode when the heap has become large or small. Costs a look at a number.
@@ -67,7 +73,7 @@ impl Collector {
             self.mode.set(name);
         } else {
             lua.gc_set_mode(was);
-            self.mode.set(Mode::Scripts);
+            self.leave();
         }
     }
 }
@@ -78,4 +84,51 @@ fn generations() -> GcMode {
 
 fn steps() -> GcMode {
     GcMode::Incremental(GcIncParams::default().pause(PAUSE).step_multiplier(STEP_MULTIPLIER).step_size(STEP_SIZE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state whose collector has begun, and what fills its heap.
+    fn state() -> (Lua, Collector) {
+        let (lua, collector) = (Lua::new(), Collector::default());
+        collector.begin(&lua);
+        (lua, collector)
+    }
+
+    fn grow(lua: &Lua) {
+        lua.load("held = {} for i = 1, 100000 do held[i] = { i, tostring(i) } end").exec().unwrap();
+        assert!(lua.used_memory() > STEPS_FROM);
+    }
+
+    fn shrink(lua: &Lua) {
+        lua.load("held = nil collectgarbage()").exec().unwrap();
+        assert!(lua.used_memory() < GENERATIONS_FROM);
+    }
+
+    #[test]
+    fn a_small_heap_is_collected_by_generations_and_a_large_one_in_steps() {
+        let (lua, collector) = state();
+        collector.adapt(&lua);
+        assert_eq!(collector.mode.get(), Mode::Generations);
+        grow(&lua);
+        collector.adapt(&lua);
+        assert_eq!(collector.mode.get(), Mode::Steps);
+        shrink(&lua);
+        collector.adapt(&lua);
+        assert_eq!(collector.mode.get(), Mode::Generations);
+        assert!(matches!(lua.gc_set_mode(generations()), GcMode::Generational(_)));
+    }
+
+    #[test]
+    fn a_mode_that_who_embeds_the_runtime_has_set_stays() {
+        let (lua, collector) = state();
+        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default()));
+        grow(&lua);
+        collector.adapt(&lua);
+        shrink(&lua);
+        collector.adapt(&lua);
+        assert!(matches!(lua.gc_set_mode(generations()), GcMode::Incremental(_)));
+    }
 }

@@ -14,7 +14,6 @@ use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value, chunk::C
 
 use crate::{
     clock::{NEVER, Nanos},
-    collector::Collector,
     complaint::complain,
     failure::{RunError, TaskFailure, describe_error, syntax_message},
     ffi::{self, TaskRef, Turn},
@@ -142,8 +141,8 @@ impl Builder {
         // Scripts want the debug library, which mlua calls unsafe.
         #[allow(unsafe_code, reason = "a script can break only its own state with `debug`")]
         let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
-        let collector = Collector::new(&lua);
         let shared = Rc::new(Shared::new(Core::new(self.virtual_clock).map_err(mlua::Error::external)?));
+        shared.collector.begin(&lua);
         lua.set_app_data(shared.clone());
         let control = Rc::new(Control { shared: shared.clone(), stop: Cell::new(None), sources: self.sources });
         let stop = crate::lua::install(&lua, &shared, &control)?;
@@ -184,7 +183,6 @@ impl Builder {
             #[cfg(target_os = "linux")]
             _watch: watch,
             lua,
-            collector,
             shared,
             control,
             stop,
@@ -202,7 +200,6 @@ pub struct Runtime {
     #[cfg(target_os = "linux")]
     _watch: Option<ffi::HogWatch>,
     lua: Lua,
-    collector: Collector,
     shared: Rc<Shared>,
     control: Rc<Control>,
     stop: Function,
@@ -299,7 +296,7 @@ impl Runtime {
             self.play_tape();
             self.run_ready(run)?;
             self.take_orders(run)?;
-            self.collector.adapt(&self.lua);
+            self.shared.collector.adapt(&self.lua);
             let mut core = self.shared.core.borrow_mut();
             core.reap();
             // What closed streams have not sent yet still leaves, in a stop within its grace.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    collector::Collector,
     reactor::Core,
     scheduler::TaskId,
     socket::{SocketId, Tape},
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) aside_is_busy: Cell<bool>,
     /// Counts the turns of tasks.
     pub(crate) turn: Cell<u32>,
+    pub(crate) collector: Collector,
     /// What was heard on streams; the core writes it.
     pub(crate) tape: Rc<Tape>,
 }
@@ -57,6 +59,7 @@ impl Shared {
             aside: Cell::new(std::ptr::null_mut()),
             aside_is_busy: Cell::new(false),
             turn: Cell::new(0),
+            collector: Collector::default(),
         }
     }
 }

@@ -139,5 +139,9 @@ pub(super) fn add_control(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>,
         of_exit.exit(lua, status);
         Ok(())
     })?;
+    define(lua, shared, native, "leave_collector", |_, shared, ()| {
+        shared.collector.leave();
+        Ok(())
+    })?;
     native.raw_set("kind", lua.create_function(|lua, value: Value| Ok(ffi::kind_of(lua, &value)))?)
 }

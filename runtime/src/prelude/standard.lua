@@ -1,4 +1,5 @@
--- What Lua's own functions must know of tasks: coroutines, a `require` that may wait, `os.exit`.
+-- What Lua's own functions must know of tasks and of the runtime: coroutines, a `require` that may wait, `os.exit`,
+-- `collectgarbage`.
 
 local native, cosocket, ours = ...
 
@@ -102,4 +103,12 @@ function os.exit(status)
   if status == nil or status == true then status = 0 end
   if status == false then status = 1 end
   return blame(1, native.exit(status))
+end
+
+local stock_collectgarbage = collectgarbage
+
+--- A mode that the script sets stays.
+function collectgarbage(how, ...)
+  if how == "incremental" or how == "generational" then native.leave_collector() end
+  return stock_collectgarbage(how, ...)
 end
