@@ -6,6 +6,7 @@ use std::{env, fmt::Write, fs, io, path::Path};
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
     println!("cargo:rerun-if-changed={}", root.display());
+    lay_out();
     let mut tree = Tree::default();
     tree.walk(&root, "")?;
     let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
@@ -13,6 +14,20 @@ fn main() -> io::Result<()> {
     fs::write(out.join("embedded.txt"), tree.bytes)?;
     fs::write(out.join("embedded.rs"), format!("&[\n{}]", tree.modules))?;
     fs::write(out.join("texts.rs"), format!("&[\n{}]", tree.texts))
+}
+
+/// Has the linker put functions together that programs use: `layout.ld` says why. ld and lld read such a script, mold does
+/// not; `MOONWIRE_LAYOUT=off` is for others that do not.
+fn lay_out() {
+    println!("cargo:rerun-if-changed=layout.ld");
+    println!("cargo:rerun-if-env-changed=MOONWIRE_LAYOUT");
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|is| is == value);
+    let mold = env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("mold"));
+    let wanted = is("CARGO_CFG_TARGET_OS", "linux") && is("PROFILE", "release");
+    if wanted && !mold && !is("MOONWIRE_LAYOUT", "off") {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("layout.ld");
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
+    }
 }
 
 /// What was found, as Rust: pairs of a name and a place in all the texts. These lie together, so that a program that uses
