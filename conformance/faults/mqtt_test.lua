@@ -81,10 +81,11 @@ end
 
 return {
   ["[MQTT-3.1.2-22; 3.1.2.10] a way that loses either direction is noticed by the missing PINGRESP, and left for another"] = function()
+    -- A keep alive of 2 s: Mosquitto counts whole seconds, and with 1 s may end the connection (1.5 times as long) first.
     for _, direction in ipairs({ "up", "down" }) do
-      local client, way, connections, losses = through(nil, { keep_alive = KEEP_ALIVE })
+      local client, way, connections, losses = through(nil, { keep_alive = 2 * KEEP_ALIVE })
       way:lose(direction)
-      test.truthy(loses(losses, "timeout") < NOTICED)
+      test.truthy(loses(losses, "timeout") < 2 * NOTICED)
       way:resume()
       test.equal(broker.next(connections).session_present, true)
       broker.publish(client, broker.topic(), "alive")
