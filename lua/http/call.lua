@@ -194,8 +194,9 @@ function Call:follow(client, to, status, location)
     local message = ("the server redirects (%d), but the body can only be sent once"):format(status)
     return nil, cosocket.error("protocol", self.op, message, { code = status })
   end
-  -- Fields of the client's own are as secret as those of the request.
-  local all = codec.headers(client.settings.headers)
+  -- Fields of the client's own are as secret as those of the request; and what one redirect has taken away, the next
+  -- does not bring back.
+  local all = codec.headers(not self.followed and client.settings.headers or nil)
   if self.headers then
     for name in pairs(self.headers) do all:del(name) end
     for name, value in pairs(self.headers) do all:add(name, value) end

@@ -352,6 +352,24 @@ local redirects = {
     test.equal(server.requests[5].headers.Authorization, "Basic dXNlcjpzZWNyZXQ=")
     test.equal(other.requests[3].headers.Authorization, nil)
   end,
+
+  ["what one redirect has taken away, the next does not bring back"] = function()
+    local other = peer.serve(function(request)
+      return request.target == "/end" and response("other") or redirect_to("/end")
+    end)
+    local server = peer.serve(function() return redirect_to(other.url .. "/first", "302 Found") end)
+    local secrets = { Authorization = "Bearer default", Cookie = "a=b", ["Content-Type"] = "text/plain", ["X-Default"] = "d" }
+    for _, said_by in ipairs({ "client", "request" }) do
+      other.requests = {}
+      local client = http.client({ headers = said_by == "client" and secrets or nil })
+      assert(client:post(server.url .. "/", { body = "text", headers = said_by == "request" and secrets or nil }))
+      for number = 1, 2 do
+        local foreign = other.requests[number].headers
+        test.equal({ foreign.Authorization, foreign.Cookie, foreign["Content-Type"] }, {}, said_by)
+        test.equal({ foreign["X-Default"], foreign.Host }, { "d", other.address }, said_by)
+      end
+    end
+  end,
 }
 
 --- A server that wants Digest, and says each time what is wrong.
