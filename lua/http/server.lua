@@ -46,6 +46,9 @@ local GRACE = 5
 ---@field backlog? integer As in `cosocket.listen`.
 ---@field reuse_port? boolean As in `cosocket.listen`.
 ---@field mode? integer As in `cosocket.listen`.
+---@field keepalive? boolean|number TCP keep-alive, as in `cosocket.listen`: for connections that the server writes to rarely, and that no `idle_timeout` ends. Default `false`.
+---@field keepalive_interval? number As in `cosocket.listen`.
+---@field keepalive_count? integer As in `cosocket.listen`.
 ---@field head_max? integer Bytes of a request's head; more are answered with 431. Default 32768.
 ---@field headers_max? integer Header fields; more are answered with 431. Default 100.
 ---@field start_line_max? integer Bytes of a request's first line; more are answered with 414. Default 8192.
@@ -64,6 +67,9 @@ local OPTIONS = {
   backlog = "integer",
   reuse_port = "boolean",
   mode = "integer",
+  keepalive = "boolean|number",
+  keepalive_interval = "number",
+  keepalive_count = "integer",
   head_max = "integer",
   headers_max = "integer",
   start_line_max = "integer",
@@ -227,6 +233,9 @@ function Server:listen(address)
     backlog = options.backlog,
     reuse_port = options.reuse_port,
     mode = options.mode,
+    keepalive = options.keepalive,
+    keepalive_interval = options.keepalive_interval,
+    keepalive_count = options.keepalive_count,
   })
   if not listener then return nil, err end
   table.insert(self.listeners, listener)
@@ -282,6 +291,7 @@ local server = {}
 local function make(op, address, options, level)
   local given = cosocket.check_options(op, options, OPTIONS, level + 1)
   listening.check(op, address, given.tls, level + 1)
+  listening.check_keepalive(op, given, level + 1)
   local all = {}
   for name, value in pairs(DEFAULTS) do all[name] = value end
   for name, value in pairs(given) do all[name] = value end

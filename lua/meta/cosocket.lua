@@ -130,6 +130,9 @@ function cosocket.connect(address, options) end
 ---@field reuse_port? boolean SO_REUSEPORT. Default `false`.
 ---@field mode? integer Permissions of a unix socket's file, e.g. `tonumber("600", 8)`.
 ---@field nodelay? boolean TCP_NODELAY of accepted streams. Default `true`.
+---@field keepalive? boolean|number TCP keep-alive of accepted streams, as in `connect`: a client that is gone without a word is noticed although the server only waits for it. Default `false`.
+---@field keepalive_interval? number As in `connect`.
+---@field keepalive_count? integer As in `connect`.
 ---@field queue_max? integer As in `connect`, for accepted streams.
 
 --- Listens: `"tcp://host:port"`, `"tls://host:port"`, `"unix:///path"`, or host, port and options.

@@ -368,6 +368,25 @@ local stopping = {
     test.fails("io", server.listen("tcp://" .. two:address(), function() end))
     two:stop()
   end,
+
+  ["TCP keep-alive is that of the connections a server accepts"] = function()
+    local function table_of_connections()
+      local file <close> = io.open("/proc/net/tcp")
+      return file and file:read("a") or test.skip("no /proc/net/tcp, which tells the timers of connections")
+    end
+    for _, case in ipairs({ { options = { keepalive = 100 }, most = 100 }, { options = {} } }) do
+      local one = assert(server.listen("tcp://127.0.0.1:0", function() end, case.options))
+      local stream <close> = assert(cosocket.connect("tcp://" .. one:address()))
+      while one:count() == 0 do cosocket.sleep(0) end
+      local port = function(address) return ("%04X"):format(math.tointeger(address:match("%d+$"))) end
+      -- Addresses, state, queues, then which timer runs (2: keep-alive) and until when, in hundredths of a second.
+      local line = ("0100007F:%s 0100007F:%s 01 %%x+:%%x+ (%%x+):(%%x+)"):format(port(one:address()), port(stream:local_address()))
+      local timer, left = test.matches(table_of_connections(), line)
+      test.equal(timer, case.most and "02" or "00")
+      if case.most then assert(tonumber(left, 16) <= 100 * case.most and tonumber(left, 16) > 50 * case.most, left) end
+      one:stop()
+    end
+  end,
 }
 
 return {

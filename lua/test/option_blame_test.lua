@@ -59,6 +59,8 @@ return {
       "needs certificate and key", function() http.listen("tls://127.0.0.1:0", nothing, { tls = {} }) end,
       "needs tls", function() http.listen("tls://127.0.0.1:0", nothing) end,
       "unknown option", function() http.listen("tcp://127.0.0.1:0", nothing, { tsl = {} }) end,
+      "keepalive_count says nothing", function() http.listen("tcp://127.0.0.1:0", nothing, { keepalive_count = 2 }) end,
+      "keepalive_interval says", function() require("http.server").new({ keepalive_interval = 2 }) end,
     })
   end,
 

@@ -16,7 +16,7 @@ use crate::{
     reactor::Core,
     scheduler::{Op, TaskId},
     shared::Grave,
-    socket::{Address, Plain, Socket, SocketId},
+    socket::{Address, Socket, SocketId},
 };
 
 const MAGIC: u64 = u64::from_be_bytes(*b"mw:sockt");
@@ -161,9 +161,12 @@ fn try_accept(core: &mut Core, me: Option<TaskId>, id: SocketId) -> Attempt {
     }
     listener.owner = me;
     let accepted = listener.accept();
-    let (options, nodelay, tls) = (listener.options, listener.nodelay, listener.tls.clone());
+    let (options, tls) = (listener.options, listener.tls.clone());
     let plain = match accepted {
-        Ok(plain) => plain,
+        Ok(plain) => {
+            listener.tune(&plain);
+            plain
+        }
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             return Attempt::Wait(Need::Reader(id), NEVER);
         }
@@ -175,9 +178,6 @@ fn try_accept(core: &mut Core, me: Option<TaskId>, id: SocketId) -> Attempt {
         }
         Err(error) => return Attempt::Failed(Error::from_io(Op::Accept.as_str(), &error)),
     };
-    if let (Plain::Tcp(socket), true) = (&plain, nodelay) {
-        let _ = socket.set_nodelay(true);
-    }
     let added = core.add_stream(plain, options);
     let stream = match added {
         Ok(stream) => stream,

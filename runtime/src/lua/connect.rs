@@ -7,7 +7,7 @@ use slotmap::Key;
 
 use super::{
     Answer, define, mistake,
-    socket::{keepalive, stream_options},
+    socket::{keepalive_options, stream_options},
 };
 use crate::{
     error::{Error, Kind},
@@ -75,8 +75,7 @@ pub(super) fn add_primitives(lua: &Lua, shared: &Rc<Shared>, native: &Table) -> 
     })?;
     define(lua, shared, native, "tune", |_, shared, (socket, options): (SocketRef, Table)| {
         let nodelay = options.get::<Option<bool>>("nodelay")?.unwrap_or(true);
-        let (interval, count) = (options.get("keepalive_interval")?, options.get("keepalive_count")?);
-        let settings = keepalive(&options.get("keepalive")?, interval, count);
+        let settings = keepalive_options(&options)?;
         let mut core = shared.core.borrow_mut();
         let Some(stream) = core.stream(socket.0) else { return Ok(()) };
         if let Some(tcp) = stream.transport().plain.tcp() {

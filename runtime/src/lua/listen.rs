@@ -4,7 +4,12 @@ use std::{net::SocketAddr, path::Path};
 
 use mlua::Table;
 
-use super::{Answer, connect::addresses_of, socket::stream_options, tls::server_options};
+use super::{
+    Answer,
+    connect::addresses_of,
+    socket::{keepalive_options, stream_options},
+    tls::server_options,
+};
 use crate::{
     clock::nanos,
     error::Error,
@@ -48,7 +53,9 @@ pub(super) fn listen(shared: &Shared, target: &Table, options: &Table) -> Answer
         };
         let nodelay = options.get::<Option<bool>>("nodelay")?.unwrap_or(true);
         let reuse_port = options.get::<Option<bool>>("reuse_port")?.unwrap_or(false);
-        listen_tcp(&addresses, backlog, reuse_port).map(|socket| Listener::tcp(socket, stream_options, nodelay))
+        let keepalive = keepalive_options(options)?;
+        listen_tcp(&addresses, backlog, reuse_port)
+            .map(|socket| Listener::tcp(socket, stream_options, nodelay, keepalive))
     };
     let in_place = |error: std::io::Error| {
         let mut made = Error::from_io(op, &error);

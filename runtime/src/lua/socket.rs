@@ -233,9 +233,15 @@ fn keepalive_count(count: i64) -> u32 {
     count.clamp(1, 127) as u32
 }
 
+/// The system's keep-alive settings that options say; `None` to leave it off.
+pub(super) fn keepalive_options(options: &Table) -> mlua::Result<Option<TcpKeepalive>> {
+    let (interval, count) = (options.get("keepalive_interval")?, options.get("keepalive_count")?);
+    Ok(keepalive(&options.get("keepalive")?, interval, count))
+}
+
 /// The system's keep-alive settings for `true`, or for the idle seconds given. What is not said of the probes follows from
 /// these, so that a dead peer is noticed after some twice the idle time, and never by the system's own numbers.
-pub(super) fn keepalive(value: &Value, interval: Option<f64>, count: Option<i64>) -> Option<TcpKeepalive> {
+fn keepalive(value: &Value, interval: Option<f64>, count: Option<i64>) -> Option<TcpKeepalive> {
     let idle = match value {
         Value::Boolean(true) => KEEPALIVE_IDLE,
         Value::Boolean(false) => return None,
@@ -330,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn keep_alive_is_what_the_options_say_and_the_rest_follows_from_the_idle_time() {
+    fn keep_alive_is_what_the_options_of_either_side_say_and_the_rest_follows_from_the_idle_time() {
         let runtime = Runtime::builder().build().unwrap();
         let lua = runtime.lua();
         lua.globals().set("settings", lua.create_function(settings).unwrap()).unwrap();
@@ -362,6 +368,14 @@ mod tests {
               { "off", { keepalive = false }, false },
             }) do
               is(assert(cosocket.connect(address, case[2])), case[1], table.unpack(case, 3))
+              -- The same of those that come to a listener, whatever the client has.
+              local other <close> = assert(cosocket.listen("tcp://127.0.0.1:0", case[2]))
+              for _, way in ipairs({ "accepted", "found by select, and accepted" }) do
+                local client = assert(cosocket.connect("tcp://" .. other:local_address()))
+                if way ~= "accepted" then assert(cosocket.select(other) == other) end
+                is(assert(other:accept()), ("%s, %s"):format(case[1], way), table.unpack(case, 3))
+                is(client, "the client", false)
+              end
             end
 
             local stream = assert(cosocket.connect(address))

@@ -21,7 +21,7 @@ local CONNECT_OPTIONS = {
 }
 local LISTEN_OPTIONS = {
   tls = "tls_server", backlog = "integer", reuse_port = "boolean", mode = "integer", nodelay = "boolean",
-  queue_max = "integer",
+  keepalive = "boolean|number", keepalive_interval = "number", keepalive_count = "integer", queue_max = "integer",
 }
 local UDP_OPTIONS = {
   bind = "string", connect = "string", broadcast = "boolean", reuse_address = "boolean", ttl = "integer",
@@ -34,6 +34,15 @@ local CONNECT_TIMEOUT = 30
 local function check_most(op, options, name, most)
   if options[name] and options[name] > most then
     mistake(op, ("option %q must not be more than %d"):format(name, most), 3)
+  end
+end
+
+--- Checks that keep-alive is asked for where its questions are described.
+local function check_keepalive(op, options)
+  for _, name in ipairs({ "keepalive_interval", "keepalive_count" }) do
+    if options[name] and not options.keepalive then
+      mistake(op, ("%s says nothing without keepalive"):format(name), 3)
+    end
   end
 end
 
@@ -125,11 +134,7 @@ end
 function cosocket.connect(address, port, options)
   local target, err, given = target_of("connect", address, port, options)
   options = check_options("connect", given, CONNECT_OPTIONS)
-  for _, name in ipairs({ "keepalive_interval", "keepalive_count" }) do
-    if options[name] and not options.keepalive then
-      mistake("connect", ("%s says nothing without keepalive"):format(name), 2)
-    end
-  end
+  check_keepalive("connect", options)
   if not target then return nil, err end
   if target.tls and options.tls == false then
     mistake("connect", "a tls:// address contradicts tls = false", 2)
@@ -143,6 +148,7 @@ function cosocket.listen(address, port, options)
   options = check_options("listen", given, LISTEN_OPTIONS)
   check_most("listen", options, "backlog", 0x7fffffff)
   check_most("listen", options, "mode", 0xfff)
+  check_keepalive("listen", options)
   if not target then return nil, err end
   if target.tls and not options.tls then
     mistake("listen", "a tls:// address needs tls = {certificate = ..., key = ...}", 2)

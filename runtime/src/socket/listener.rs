@@ -12,6 +12,7 @@ use mio::{
     net::{TcpListener, UnixListener},
 };
 use rustls::ServerConfig;
+use socket2::TcpKeepalive;
 
 use super::{Plain, StreamOptions, transport::unix_path};
 use crate::{clock::Nanos, scheduler::TaskId};
@@ -54,7 +55,8 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
 pub(crate) struct Listener {
     kind: Kind,
     pub(crate) options: StreamOptions,
-    pub(crate) nodelay: bool,
+    nodelay: bool,
+    keepalive: Option<TcpKeepalive>,
     /// TLS for every connection, and how long its handshake may take.
     pub(crate) tls: Option<(Arc<ServerConfig>, Nanos)>,
     pub(crate) readable: bool,
@@ -65,16 +67,33 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn tcp(listener: std::net::TcpListener, options: StreamOptions, nodelay: bool) -> Self {
-        Self::new(Kind::Tcp(TcpListener::from_std(listener)), options, nodelay)
+    pub(crate) fn tcp(
+        listener: std::net::TcpListener,
+        options: StreamOptions,
+        nodelay: bool,
+        keepalive: Option<TcpKeepalive>,
+    ) -> Self {
+        let mut made = Self::new(Kind::Tcp(TcpListener::from_std(listener)), options);
+        (made.nodelay, made.keepalive) = (nodelay, keepalive);
+        made
     }
 
     pub(crate) fn unix(listener: std::os::unix::net::UnixListener, path: PathBuf, options: StreamOptions) -> Self {
-        Self::new(Kind::Unix(UnixListener::from_std(listener), UnixFile::new(path)), options, false)
+        Self::new(Kind::Unix(UnixListener::from_std(listener), UnixFile::new(path)), options)
     }
 
-    fn new(kind: Kind, options: StreamOptions, nodelay: bool) -> Self {
-        Self { kind, options, nodelay, tls: None, readable: true, found: None, reader: None, owner: None }
+    fn new(kind: Kind, options: StreamOptions) -> Self {
+        Self {
+            kind,
+            options,
+            nodelay: false,
+            keepalive: None,
+            tls: None,
+            readable: true,
+            found: None,
+            reader: None,
+            owner: None,
+        }
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -107,6 +126,17 @@ impl Listener {
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Gives a connection that was accepted what the listener's options say. It works without these, too.
+    pub(crate) fn tune(&self, accepted: &Plain) {
+        let Some(tcp) = accepted.tcp() else { return };
+        if self.nodelay {
+            let _ = tcp.set_tcp_nodelay(true);
+        }
+        if let Some(settings) = &self.keepalive {
+            let _ = tcp.set_tcp_keepalive(settings);
         }
     }
 
