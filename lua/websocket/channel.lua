@@ -33,6 +33,7 @@ local arrived = cosocket.buffer()
 ---@field package looked number? When a task that only sends looked last.
 ---@field package taking boolean? A task that sends takes in what comes, for lack of one that receives.
 ---@field package taken cosocket.Event? Set when it has ended.
+---@field package parting cosocket.Error? Why it is closed, while the last words leave.
 ---@field package within boolean? A message is received in pieces, and has not ended.
 ---@field package bytes cosocket.Buffer? What `read` and its like have not taken yet.
 local Connection = setmetatable({}, { __index = session.class })
@@ -94,6 +95,8 @@ end
 ---@return cosocket.Error err
 function Connection:lose(err)
   if self.err then return self.err end
+  -- What the other side has said tells more than how the wait for its end has ended.
+  err = self.parting or err
   self:finish()
   self.err = err
   self.close_code = math.type(err.code) == "integer" and err.code --[[@as integer]] or close_code.abnormal
@@ -125,6 +128,14 @@ end
 ---@param err cosocket.Error
 ---@return cosocket.Error err
 local function part(self, err)
+  if self.parting then
+    -- Another task is at it.
+    self.ended = self.ended or cosocket.event()
+    if coroutine.isyieldable() then self.ended:wait() end
+    return self:lose(err)
+  end
+  self.parting = err
+  local guard <close> = setmetatable({}, { __close = function() self:lose(err) end })
   settle(self)
   local stream, output, unread = self.stream, self.output, cosocket.buffer()
   if coroutine.isyieldable() then

@@ -233,7 +233,8 @@ Connection.send_binary = cosocket.aside(function(self, bytes)
 end)
 
 --- Sends one message in pieces, as an iterator gives them: for what is too long to be held. Other messages wait until
---- it is through. When the iterator raises, the connection is closed, because half a message cannot be taken back.
+--- it is through. When the iterator raises, or a deadline passes within the message, the connection is closed, because
+--- half a message cannot be taken back.
 ---@async
 ---@param kind websocket.Kind
 ---@param iterator fun(...): string?
@@ -245,7 +246,7 @@ function Connection:send_stream(kind, iterator, state, control)
   if kind ~= "text" and kind ~= "binary" then error("send_stream: the kind must be \"text\" or \"binary\"", 2) end
   local ok, err = admit(self)
   if not ok then return nil, err end
-  local event, whole = cosocket.event(), false
+  local event, begun, whole = cosocket.event(), false, false
   self.sending = event
   local guard <close> = setmetatable({}, {
     __close = function()
@@ -265,10 +266,15 @@ function Connection:send_stream(kind, iterator, state, control)
       following = iterator(state, control)
     end
     ok, err = admit(self, true)
-    if ok then ok, err = self:send_piece(first, piece or "", following == nil, 2) end
-    if ok then ok, err = flush(self) end
+    if ok then
+      ok, err = self:send_piece(first, piece or "", following == nil, 2)
+      if ok then
+        begun, whole = true, following == nil
+        ok, err = flush(self)
+      end
+    end
     if not ok then
-      whole = true -- there is nothing to be taken back any more
+      whole = whole or not begun
       return nil, self.err or err
     end
     first, piece = nil, following
