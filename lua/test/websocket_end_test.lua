@@ -63,6 +63,72 @@ return {
     test.equal(client.close_code, 4001)
   end,
 
+  ["an answer to a Close that is late is not waited for, however much else comes"] = function()
+    local near, far = cosocket.pair()
+    local client = connection.new(assert(near), session.config("client", { close_timeout = 1 }))
+    -- It is there, but behind more than is taken at once.
+    assert(far:write(("\x82\x7e\x10\x00" .. ("x"):rep(4096)):rep(36), "\x88\x02\x03\xe8"))
+    client:start_close()
+    cosocket.sleep(2)
+    client:close()
+    test.equal({ client.close_code, client.err.kind }, { 1006, "timeout" })
+  end,
+
+  ["an answer to a Close that has come is heard, even late"] = function()
+    local client, server = pair({ close_timeout = 1 })
+    client:start_close()
+    test.fails("closed", server:receive())
+    cosocket.sleep(2)
+    client:close()
+    test.equal(client.close_code, 1000)
+  end,
+
+  ["a Close behind what leaves slowly is answered when it has arrived"] = function()
+    local client, server, near = pair({ close_timeout = 4 })
+    local began, total = cosocket.now(), 0
+    together(function()
+      assert(client:send_binary(("x"):rep(2000000)))
+      client:close()
+      test.equal(client.close_code, 1000)
+    end, function()
+      near:set_option("queue_max", 4194304)
+      for piece in function()
+        cosocket.sleep(0.5)
+        return (server:receive_piece())
+      end do
+        total = total + #piece
+      end
+    end)
+    test.equal(total, 2000000)
+    test.truthy(cosocket.now() - began > 8)
+  end,
+
+  ["a peer that does not read is noticed by a task that only sends"] = function()
+    local client, _, near = pair({ keep_alive = 30, keep_alive_timeout = 20 })
+    near:set_option("queue_max", 4096)
+    local began = cosocket.now()
+    local err = test.fails("timeout", client:send_binary(("x"):rep(16777216)))
+    test.equal(err.code, 1006)
+    test.near(cosocket.now() - began, 50, 6)
+  end,
+
+  ["a task that closes waits while another sends, which does not hear the answer"] = function()
+    local client, server, near = pair({ close_timeout = 5 })
+    near:set_option("queue_max", 4096)
+    together(function()
+      assert(client:send_binary(("x"):rep(16777216)))
+    end, function()
+      cosocket.sleep(1)
+      client:shutdown("write")
+      cosocket.sleep(1)
+      test.equal(cosocket.deadline(20, client.close, client), true)
+      test.equal(client.close_code, 1000)
+    end, function()
+      cosocket.sleep(3)
+      repeat until not server:receive_piece()
+    end)
+  end,
+
   ["a deadline that passes within a message in pieces closes the connection"] = function()
     local client, server, near = pair()
     near:set_option("queue_max", 4096)

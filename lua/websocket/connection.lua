@@ -26,7 +26,7 @@ local session_receive, session_send, session_close = session.class.receive, sess
 local Connection = channel.class
 local leaving, join, part = channel.leaving, channel.join, channel.part
 local settle = Connection.settle
-local receive, waited, expired = receiving.receive, receiving.waited, receiving.expired
+local receive, waited, expired, overdue = receiving.receive, receiving.waited, receiving.expired, receiving.overdue
 local drain = sending.drain
 
 -- The stream within -----------------------------------------------------------
@@ -71,6 +71,8 @@ function Connection:turn(input, output, deadline)
       return nil, kind --[[@as cosocket.Error]]
     end
     settle(self)
+    local late = attempt == 2 and overdue(self)
+    if late then return nil, late end
     if moved or attempt == 2 then return true end
     local own, bytes = self.deadline, self.input
     local ok, err = self.stream:turn(bytes, self.output, deadline and math.min(deadline, own) or own)
@@ -131,7 +133,7 @@ end
 function Connection:start_close(code, reason)
   if self.state == "open" then
     if #self.output > 0 and self.output == leaving then self.output = cosocket.buffer() end
-    session_close(self, code or close_code.normal, reason, now())
+    session_close(self, code or close_code.normal, reason, now(), self.stream:progress())
     settle(self)
     -- Whoever receives has another deadline now.
     self.stream:wake()

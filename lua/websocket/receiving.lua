@@ -21,15 +21,17 @@ local TICK = 1e-6
 ---@return cosocket.Error? err
 ---@async
 local function waited(self, err)
-  if err.code == "EBUSY" and self.state == "closing" then
-    -- Another task hears the answer to our Close, for all.
-    self.ended = self.ended or cosocket.event()
-    local ok, why = self.ended:wait()
-    return ok and self.err or why
-  elseif err.code == "EBUSY" and self.taking then
+  if err.code == "EBUSY" and self.taking then
     self.taken = self.taken or cosocket.event()
     local ok, why = self.taken:wait()
     return not ok and why or nil
+  elseif err.code == "EBUSY" and self.state == "closing" then
+    -- Another task hears the answer to our Close, for all; unless it is cancelled.
+    self.ended = self.ended or cosocket.event()
+    local own = self.deadline
+    local ok, why = cosocket.deadline(math.max(own - now(), 0), self.ended.wait, self.ended)
+    if ok then return self.err end
+    return (why.kind ~= "timeout" or own - now() > TICK) and why or nil
   elseif err.kind == "cancelled" or err.code == "EBUSY" then
     return err
   end
@@ -38,7 +40,7 @@ end
 
 --- Time has passed, of a wait until `deadline`: the answer to whoever waited, or `nil` to go on.
 ---@param self websocket.Connection
----@param err cosocket.Error
+---@param err cosocket.Error?
 ---@param deadline number The session's when the wait began.
 ---@return cosocket.Error? err
 local function expired(self, err, deadline)
@@ -50,6 +52,14 @@ local function expired(self, err, deadline)
   ---@cast why cosocket.Error
   why.code = close_code.abnormal
   return self:lose(why)
+end
+
+--- That the answer to our Close is late is seen although something else comes and comes.
+---@param self websocket.Connection
+---@return cosocket.Error? err
+local function overdue(self)
+  local due = self.deadline
+  if self.state == "closing" and now() >= due then return expired(self, nil, due) end
 end
 
 local receive
@@ -110,6 +120,8 @@ local function step(self, pieces, moved, err, input, deadline)
     return fail, self, kind
   end
   settle(self)
+  local late = input and overdue(self)
+  if late then return false, nil, late end
   return true, self.stream, self.input, self.output, self.deadline
 end
 
@@ -161,4 +173,4 @@ function Connection:pieces()
   end
 end
 
-return { receive = receive, waited = waited, expired = expired }
+return { receive = receive, waited = waited, expired = expired, overdue = overdue }

@@ -3,8 +3,10 @@
 local channel = require("websocket.channel")
 local close_code = require("websocket.close_code")
 local cosocket = require("cosocket")
+local receiving = require("websocket.receiving")
 local session = require("websocket.session")
 
+local expired = receiving.expired
 local now = cosocket.now
 local Session = session.class
 local session_receive, session_send, session_expire = Session.receive, Session.send, Session.expire
@@ -48,7 +50,7 @@ local function look(self, at)
   settle(self)
 end
 
---- Sends, and takes in what comes, for a task that receives, too.
+--- Sends, and takes in what comes, for a task that receives, too; and notices a peer that is silent and does not read.
 ---@async
 ---@param self websocket.Connection
 ---@return true? ok
@@ -62,8 +64,14 @@ local function take_in(self)
       if taken then taken:set() end
     end,
   })
-  local input = self.input
-  local ok, err = self.stream:turn(input, self.output)
+  local input, own = self.input, self.deadline
+  local before = #input
+  local ok, err = self.stream:turn(before < READ_AHEAD_MAX and input or nil, self.output, own)
+  if #input > before then self.heard = now() end
+  if not ok and err.kind == "timeout" then
+    err = expired(self, err, own)
+    ok = not err
+  end
   -- The task that receives has used up what there was, and its buffer, while this one waited.
   if self.input ~= input and #input > 0 then join(self, input) end
   -- It may wait for bytes that are here now.
@@ -79,12 +87,10 @@ end
 ---@return cosocket.Error? err
 local function drain(self)
   while self.output ~= leaving and #self.output > 0 do
-    local stream, ok, err = self.stream, nil, nil
+    local stream = self.stream
     if self.input == arrived then self.input = cosocket.buffer() end
-    if #self.input < READ_AHEAD_MAX then
-      ok, err = take_in(self)
-    end
-    if not ok and (not err or err.code == "EBUSY") then
+    local ok, err = take_in(self)
+    if not ok and err.code == "EBUSY" then
       ok, err = stream:flush()
       if ok then ok, err = stream:try_flush(self.output) end
     end

@@ -35,7 +35,7 @@ local PONGS_MAX = 65536
 ---@field frame_max? integer Longest frame that is taken. Default: `message_max`.
 ---@field keep_alive? number Seconds of silence after which a Ping is sent; 0 turns it off. Default 30.
 ---@field keep_alive_timeout? number Seconds the other side may take to be heard again, from when the Ping has left; and so long may nothing move before. Default 20.
----@field close_timeout? number Seconds the other side may take to answer our Close. Default 5.
+---@field close_timeout? number Seconds the other side may take to answer our Close, from when it has left; and so long may nothing move before. Default 5.
 
 ---@class websocket.Session
 ---@field output cosocket.Buffer What is to be sent.
@@ -102,16 +102,37 @@ function Session:ping(payload)
   return true
 end
 
+--- Has the answer to a question that was queued behind `before` bytes counted as late from when the question has left.
+---@param self websocket.Session
+---@param now number
+---@param seconds number
+---@param before integer
+---@param delivered integer?
+---@param waiting integer?
+local function wait_for_answer(self, now, seconds, before, delivered, waiting)
+  self.deadline = now + seconds
+  if delivered and (waiting > 0 or before > 0) then
+    local waits = patience.new(now, seconds, delivered, waiting + #self.output)
+    self.patience, self.deadline = waits, waits.deadline
+  elseif self.patience then
+    self.patience = nil
+  end
+end
+
 --- Queues our Close, the last frame of ours (5.5.1).
 ---@param code integer?
 ---@param reason string?
 ---@param now number
+---@param delivered integer? As of `expire`.
+---@param waiting any
 ---@return true? ok
 ---@return cosocket.Error? err
-function Session:close(code, reason, now)
+function Session:close(code, reason, now, delivered, waiting)
   if self.state ~= "open" then return over("websocket.close") end
+  local before = #self.output
   codec.encode_close(self.output, self.config.rules, code, reason)
-  self.state, self.deadline = "closing", now + self.config.close_timeout
+  self.state = "closing"
+  wait_for_answer(self, now, self.config.close_timeout, before, delivered, waiting)
   return true
 end
 
@@ -211,11 +232,8 @@ local function ask(self, now, delivered, waiting)
   local output, config = self.output, self.config
   local before = #output
   encode(output, config.rules, "ping", "")
-  self.pinged, self.deadline = now, now + config.keep_alive_timeout
-  if delivered and (waiting > 0 or before > 0) then
-    local waits = patience.new(now, config.keep_alive_timeout, delivered, waiting + #output)
-    self.patience, self.deadline = waits, waits.deadline
-  end
+  self.pinged = now
+  wait_for_answer(self, now, config.keep_alive_timeout, before, delivered, waiting)
 end
 
 --- The deadline has passed.
@@ -227,6 +245,12 @@ end
 function Session:expire(now, delivered, waiting)
   if now < self.deadline then return true end
   if self.state == "closing" then
+    local waits = self.patience
+    -- Over a slow line, what was sent before the Close may be leaving still.
+    if waits and now < waits:look(now, delivered, delivered and waiting + #self.output) then
+      self.deadline = waits.deadline
+      return true
+    end
     self:finish()
     return nil, cosocket.error("timeout", "websocket", "the other side does not answer our Close")
   elseif self.state == "closed" then
