@@ -121,6 +121,28 @@ return {
     test.equal({ codec.decode(one.output, codec.rules({ role = "server" })) }, { "a", "pong" })
   end,
 
+  ["each silence is asked about, although an answer may take longer than the silence"] = function()
+    local client, server = pair({ keep_alive = 10, keep_alive_timeout = 60 })
+    local asked = {}
+    for second = 0, 45 do
+      if second >= client.deadline then test.equal(client:expire(second), true) end
+      if #client.output > 0 then
+        asked[#asked + 1] = second
+        deliver(client, server, second)
+        deliver(server, client, second)
+      end
+    end
+    test.equal(asked, { 10, 20, 30, 40 })
+    -- One that does not answer has its time.
+    test.equal(client:expire(50), true)
+    local at = 50
+    repeat
+      at = at + 1
+      local alive = at < client.deadline or client:expire(at)
+    until not alive
+    test.equal(at, 110)
+  end,
+
   ["a silent peer is asked, and given up when it stays silent"] = function()
     local client, server = pair({ keep_alive = 30, keep_alive_timeout = 20 })
     test.equal(client.deadline, 30)

@@ -234,6 +234,8 @@ local function ask(self, now, delivered, waiting)
   encode(output, config.rules, "ping", "")
   self.pinged = now
   wait_for_answer(self, now, config.keep_alive_timeout, before, delivered, waiting)
+  -- The next silence may be over before the answer would be late.
+  self.deadline = math.min(self.deadline, now + config.keep_alive)
 end
 
 --- The deadline has passed.
