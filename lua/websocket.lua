@@ -31,7 +31,7 @@ websocket.close_code = close_code
 
 ---@class websocket.ConnectOptions: websocket.ConfigOptions
 ---@field subprotocols? string|string[] Offered, best first; `connection:subprotocol()` says what the server chose.
----@field headers? http.Fields More fields of the request.
+---@field headers? http.Fields More fields of the request; those of the handshake are refused.
 ---@field origin? string What page is said to connect. Default: none.
 ---@field compression? boolean|websocket.CompressionOptions Offer permessage-deflate. Default `false`: it costs some 300 KiB for each connection.
 ---@field tls? cosocket.TlsOptions For `wss://`.
@@ -65,6 +65,16 @@ local OF_HTTP = { "tls", "proxy", "auth", "cookies", "unix" }
 ---@type http.Client?
 local http
 
+--- Fields of the request that are the handshake's own, and the option that says what they say.
+local OF_HANDSHAKE = {
+  upgrade = "",
+  connection = "",
+  ["sec-websocket-key"] = "",
+  ["sec-websocket-version"] = "",
+  ["sec-websocket-protocol"] = ": see subprotocols",
+  ["sec-websocket-extensions"] = ": see compression",
+}
+
 --- Subprotocols as a list; raises for what is none.
 ---@param op string
 ---@param given string|string[]|nil
@@ -72,28 +82,41 @@ local http
 ---@return string[]
 local function subprotocol_list(op, given, level)
   local list = type(given) == "string" and { given } or given or {}
+  local seen = {}
   for _, name in ipairs(list --[[@as string[] ]]) do
     if not handshake.valid_subprotocol(name) then
       error(("%s: %q is not the name of a subprotocol"):format(op, tostring(name)), level + 1)
     end
+    -- RFC 6455, 4.1: all of them differ.
+    if seen[name] then error(("%s: the subprotocol %q is there twice"):format(op, name), level + 1) end
+    seen[name] = true
   end
   return list --[[@as string[] ]]
 end
 
---- The fields of the request: the handshake's and the caller's.
+--- The fields of the request: the handshake's and the caller's. Raises for those that only the handshake may say, `level`
+--- calls above.
+---@param op string
 ---@param ours [string, string][]
 ---@param given http.Fields?
+---@param level integer
 ---@return [string, string][]
-local function merged(ours, given)
+local function merged(op, ours, given, level)
   local list = {}
   for _, pair in ipairs(ours) do list[#list + 1] = pair end
   if not given then return list end
+  local count = #list
   if type(given) == "table" and given[1] then
     for _, pair in ipairs(given) do list[#list + 1] = pair end
-    return list
+  else
+    for name, value in pairs(given) do
+      for _, one in ipairs(type(value) == "table" and value or { value }) do list[#list + 1] = { name, one } end
+    end
   end
-  for name, value in pairs(given) do
-    for _, one in ipairs(type(value) == "table" and value or { value }) do list[#list + 1] = { name, one } end
+  for at = count + 1, #list do
+    local name = list[at][1]
+    local instead = OF_HANDSHAKE[name:lower()]
+    if instead then error(("%s: the handshake itself says %s%s"):format(op, name, instead), level + 1) end
   end
   return list
 end
@@ -125,7 +148,8 @@ local function request_of(op, options, level)
   if options.headers then checked.headers(op, options.headers, level + 2) end
   checked.check_upgrade(op, given, level + 1)
   local fields, offer = handshake.request(subprotocols, compression, options.origin)
-  given.headers, given.timeout, given.decompress = merged(fields, options.headers), options.timeout or TIMEOUT, false
+  given.headers = merged(op, fields, options.headers, level + 1)
+  given.timeout, given.decompress = options.timeout or TIMEOUT, false
   return given, offer
 end
 

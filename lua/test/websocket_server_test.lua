@@ -327,6 +327,13 @@ return {
     test.matches(message, here)
     test.raises("unknown option", websocket.connect, "ws://127.0.0.1", { subprotocol = "x" })
     test.raises("not the name of a subprotocol", websocket.connect, "ws://127.0.0.1", { subprotocols = "a b" })
+    test.raises("there twice", websocket.connect, "ws://127.0.0.1", { subprotocols = { "a", "b", "a" } })
+    here = "websocket_server_test.lua:" .. debug.getinfo(1, "l").currentline + 2
+    message = test.raises("see subprotocols", function()
+      assert(websocket.connect("ws://h/", { headers = { ["Sec-WebSocket-Protocol"] = "a" } }))
+    end)
+    test.matches(message, here)
+    test.raises("itself says upgrade", websocket.connect, "ws://h/", { headers = { { "upgrade", "h2c" } } })
     test.raises("from 9 to 15", websocket.connect, "ws://127.0.0.1", { compression = { client_max_window_bits = 8 } })
     test.raises("did you mean", websocket.connect, "ws://127.0.0.1", { compression = { levle = 1 } })
     test.raises("must be a function", websocket.listen, "ws://127.0.0.1:0")
