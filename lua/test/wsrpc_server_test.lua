@@ -46,6 +46,32 @@ return {
     test.equal(other:call("ping"), "pong")
   end,
 
+  ["a server that closes does not wait for peers that read slowly"] = function()
+    local path = os.tmpname()
+    os.remove(path)
+    local server = assert(wsrpc.serve("unix://" .. path, {
+      much = function() return ("x"):rep(4000000) end,
+    }, { message_max = 8000000, queue_max = 8000000 }))
+    local client <close> = assert(websocket.connect("ws://localhost/rpc", { unix = path, message_max = 8000000 }))
+    assert(client:send('{"jsonrpc":"2.0","id":1,"method":"much"}'))
+    local total = 0
+    local reads = cosocket.spawn(function()
+      while true do
+        local piece = client:receive_piece()
+        if not piece then return end
+        total = total + #piece
+        cosocket.sleep(1)
+      end
+    end)
+    cosocket.sleep(2)
+    local began = cosocket.now()
+    server:close()
+    test.near(cosocket.now() - began, 5, 0.5)
+    reads:cancel()
+    test.truthy(total > 0 and total < 4000000)
+    test.equal(server:peer_count(), 0)
+  end,
+
   ["what is no text, too long or no UTF-8 closes the connection with its code, and no other"] = function()
     local server <close>, url = serve(METHODS)
     local other <close> = assert(wsrpc.connect(url))

@@ -419,6 +419,14 @@ function Peer:start_close(code, reason)
   if self.connection then self.connection:start_close(code, reason) end
 end
 
+--- Ends the connection without waiting for what is leaving, or for an answer to our Close.
+---@async
+---@package
+function Peer:abandon()
+  local connection = self.connection
+  if connection then cosocket.deadline(0, connection.close, connection) end
+end
+
 --- Waits before the next connection, or until this peer is closed.
 ---@async
 ---@param seconds number

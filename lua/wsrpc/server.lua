@@ -25,6 +25,8 @@ local PATH = "/rpc"
 local CLIENT_PATH = "/wsrpc.js"
 --- Peers at a time.
 local PEERS_MAX = 10000
+--- Seconds that peers have to take what waits for them and to answer, when the server closes.
+local CLOSE_TIMEOUT = 5
 
 ---@class wsrpc.ServeOptions: wsrpc.PeerOptions
 ---@field path? string Where the service is. Default "/rpc".
@@ -179,7 +181,7 @@ function Server:peer_count()
   return self.count
 end
 
---- Closes all peers with code 1001, and the HTTP server if it was started here. Later requests are answered with 503.
+--- Closes all peers with code 1001, after 5 seconds without waiting for those that are slow, and the HTTP server if it was started here. Later requests are answered with 503.
 ---@async
 ---@return true
 function Server:close()
@@ -189,7 +191,10 @@ function Server:close()
   for one in pairs(self.peers) do one:start_close(close_code.going_away, "the server closes") end
   if self.count > 0 and coroutine.isyieldable() then
     self.empty = cosocket.event()
-    self.empty:wait()
+    if not cosocket.deadline(CLOSE_TIMEOUT, self.empty.wait, self.empty) then
+      for one in pairs(self.peers) do one:abandon() end
+      self.empty:wait()
+    end
   end
   if self.owns_http then self.http:stop() end
   return true
