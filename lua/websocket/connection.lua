@@ -141,8 +141,9 @@ function Connection:start_close(code, reason)
   return true
 end
 
---- Closes: says so, waits until the other side has said so too (at most the option `close_timeout`), and drops what
---- comes meanwhile. Raises for a code that may not be sent.
+--- Closes: says so behind what was sent before, waits until the other side has said so too (at most the option
+--- `close_timeout` from when that has left, and while nothing moves), and drops what comes meanwhile. A deadline around it
+--- ends it sooner. Raises for a code that may not be sent.
 ---@async
 ---@param code? integer 1000 (default), 1001, or 3000 to 4999 for what is the application's own.
 ---@param reason? string At most 123 bytes of UTF-8.
