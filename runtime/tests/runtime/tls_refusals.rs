@@ -43,6 +43,11 @@ fn a_self_signed_certificate_is_refused() {
 }
 
 #[test]
+fn an_authoritys_own_certificate_is_not_a_servers() {
+    refused("ca", "CaUsedAsEndEntity", "basicConstraints=critical,CA:FALSE");
+}
+
+#[test]
 fn an_expired_certificate_is_refused() {
     refused("expired", "Expired", "the certificate expired %d+ days ago");
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, ServerConfig,
-    ServerConnection, pki_types::ServerName,
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, OtherError, ProtocolVersion,
+    ServerConfig, ServerConnection, pki_types::ServerName,
 };
 
 use super::{Plain, Readiness, TransportError};
@@ -308,6 +308,14 @@ fn describe_certificate(reason: &CertificateError) -> (Cow<'static, str>, Cow<'s
         CertificateError::ApplicationVerificationFailure => {
             ("the certificate's key is none of those in tls.pin_sha256".into(), "PinMismatch".into())
         }
+        // The verifier's own words, which rustls has no name for.
+        CertificateError::Other(OtherError(inner)) if format!("{inner:?}") == "CaUsedAsEndEntity" => (
+            "the certificate is that of an authority (CA:TRUE), and may not be shown by a server or a client itself; \
+             have it sign one for them, or make it without: openssl req -x509 -addext \
+             basicConstraints=critical,CA:FALSE"
+                .into(),
+            "CaUsedAsEndEntity".into(),
+        ),
         other => (format!("the certificate is not acceptable: {other}").into(), variant(other)),
     }
 }
