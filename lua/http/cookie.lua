@@ -377,19 +377,21 @@ end
 ---@return cosocket.Error? err `io`
 function Jar:save(path, options)
   local part = path .. ".part"
-  local file, why = io.open(part, "wb")
+  local file, why, code = io.open(part, "wb")
   local ok = file ~= nil
   if file then
-    ok, why = file:write(self:dump(options))
-    local closed, reason = file:close()
-    if ok and not closed then ok, why = closed, reason end
+    ok, why, code = file:write(self:dump(options))
+    local closed, reason, number = file:close()
+    if ok and not closed then
+      ok, why, code = nil, reason, number
+    end
   end
   if ok then
-    ok, why = os.rename(part, path)
+    ok, why, code = os.rename(part, path)
   end
   if ok then return true end
   os.remove(part)
-  return nil, cosocket.error("io", "http.jar", tostring(why))
+  return nil, cosocket.error("io", "http.jar", tostring(why), { code = code })
 end
 
 --- The jar of a file that `save` wrote; an empty one when there is no such file.
@@ -401,12 +403,12 @@ function cookie.open(path)
   local file, why, code = io.open(path, "rb")
   if not file then
     if code == 2 then return jar end
-    return nil, cosocket.error("io", "http.jar", tostring(why))
+    return nil, cosocket.error("io", "http.jar", tostring(why), { code = code })
   end
-  local text, reason = file:read(FILE_MAX + 1)
+  local text, reason, number = file:read(FILE_MAX + 1)
   file:close()
   if not text then
-    if reason then return nil, cosocket.error("io", "http.jar", reason) end
+    if reason then return nil, cosocket.error("io", "http.jar", reason, { code = number }) end
     text = ""
   end
   local ok, err = jar:load(text)

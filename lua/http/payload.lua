@@ -68,9 +68,9 @@ function payload.new(op, source, length, trailers)
     made.file = source
     made.length = size and size - at or codec.CHUNKED
     made.next = function()
-      local piece, why = source:read(FILE_PIECE)
+      local piece, why, code = source:read(FILE_PIECE)
       if piece or not why then return piece end
-      return nil, cosocket.error("io", op, why)
+      return nil, cosocket.error("io", op, why, { code = code })
     end
   elseif kind == "function" or (kind == "table" and getmetatable(source) and getmetatable(source).__call) then
     made.length, made.next = length or codec.CHUNKED, source --[[@as function]]

@@ -44,7 +44,7 @@ local cosocket = {}
 ---@param kind cosocket.ErrorKind
 ---@param op string
 ---@param message string
----@param fields? {cause: any, code: any, [string]: any} Merged into the error.
+---@param fields? {cause: any, code: any, [string]: any} Merged into the error. A number as the `code` of an `io` error, which `io.open` and its like answer third, becomes its name: `"ENOENT"`.
 ---@return cosocket.Error
 function cosocket.error(kind, op, message, fields) end
 

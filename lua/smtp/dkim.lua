@@ -49,8 +49,10 @@ local function key_of(text)
   if key then return key end
   local pem = text
   if not text:find("-----BEGIN", 1, true) then
-    local file, why = io.open(text, "rb")
-    if not file then return nil, cosocket.error("io", "smtp.dkim", ("the key cannot be read: %s"):format(why)) end
+    local file, why, code = io.open(text, "rb")
+    if not file then
+      return nil, cosocket.error("io", "smtp.dkim", ("the key cannot be read: %s"):format(why), { code = code })
+    end
     pem = file:read(65536) or ""
     file:close()
   end

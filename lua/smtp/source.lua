@@ -51,20 +51,22 @@ end
 ---@return smtp.Source? source
 ---@return cosocket.Error? err `io`
 function source.file(what, path)
-  local file, why = io.open(path, "rb")
-  if not file then return failed(what, why) end
+  local file, why, code = io.open(path, "rb")
+  if not file then return failed(what, why, { code = code }) end
   -- A folder can be opened and not read; a pipe has no end to seek.
-  local _, trouble = file:read(0)
+  local _, trouble, number = file:read(0)
   local size = file:seek("end")
   file:close()
-  if trouble or not size then return failed(what, ("%s: %s"):format(path, trouble or "not a file with a size")) end
+  if trouble or not size then
+    return failed(what, ("%s: %s"):format(path, trouble or "not a file with a size"), { code = number })
+  end
   return {
     what = what,
     size = size,
     once = false,
     open = function()
-      local again, reason = io.open(path, "rb")
-      if not again then return failed(what, reason) end
+      local again, reason, no = io.open(path, "rb")
+      if not again then return failed(what, reason, { code = no }) end
       local left = size
       return function()
         if left == 0 then return nil end

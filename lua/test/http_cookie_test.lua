@@ -153,8 +153,8 @@ return {
     test.equal(#assert(cookie.open(path)):all() >= 1, true)
     os.remove(path)
     test.equal(#assert(cookie.open(path)):all(), 0)
-    test.fails("io", jar:save("/no/such/folder/jar"))
-    test.fails("io", cookie.open("/"))
+    test.equal(test.fails("io", jar:save("/no/such/folder/jar")).code, "ENOENT")
+    test.equal(test.fails("io", cookie.open("/")).code, "EISDIR")
   end,
 
   ["cookies are set, read and cleared by hand"] = function()

@@ -221,7 +221,7 @@ local saves = {
     local path, clean <close> = free_path()
     test.fails("limit", http.save(server_of({}).url, path, { size_max = #TEXT - 1 }))
     assert(http.save(server_of({}).url, path, { size_max = #TEXT }))
-    test.fails("io", http.save(server_of({}).url, "/no/such/folder/file"))
+    test.equal(test.fails("io", http.save(server_of({}).url, "/no/such/folder/file")).code, "ENOENT")
   end,
 
   ["progress is told, and can be drawn"] = function()

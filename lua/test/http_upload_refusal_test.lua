@@ -183,8 +183,8 @@ local refusals = {
   end,
 
   ["a source that cannot be read is an error"] = function()
-    test.fails("io", http.upload("http://h/", "/no/such/file"))
-    test.fails("io", http.upload("http://h/", "/tmp"))
+    test.equal(test.fails("io", http.upload("http://h/", "/no/such/file")).code, "ENOENT")
+    test.equal(test.fails("io", http.upload("http://h/", "/tmp")).code, "EISDIR")
     local pipe <close> = assert(io.popen("echo x"))
     test.fails("io", http.upload("http://h/", pipe))
     local path, clean <close> = source_of()

@@ -205,7 +205,7 @@ local later = {
     test.equal({ content(path .. ".upload"), content(path .. ".state") ~= nil }, { nil, true })
     local file <close> = assert(io.open(path, "rb"))
     test.equal(assert(http.upload(server.url, file, options)).resumed, 0)
-    test.fails("io", http.upload(server.url, path, { state = "/no/such/folder/state" }))
+    test.equal(test.fails("io", http.upload(server.url, path, { state = "/no/such/folder/state" })).code, "ENOENT")
   end,
 
   ["an upload that has expired is begun anew"] = function()

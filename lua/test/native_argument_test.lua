@@ -36,6 +36,16 @@ return {
     mistaken("call this with a dot: log.info%(%)", "log.info", function() log:info("x") end)
   end,
 
+  ["the number that io.open answers becomes the name of the system's error, and other codes stay"] = function()
+    local _, why, code = io.open("/no/such/file")
+    local function code_of(...) return cosocket.error(...).code end
+    test.equal(code_of("io", "x", why, { code = code }), "ENOENT")
+    test.equal(code_of("io", "x", "", { code = "SQLITE_FULL" }), "SQLITE_FULL")
+    test.equal(code_of("io", "x", "", { code = 99999 }), 99999)
+    test.equal(code_of("refused", "x", "", { code = 2 }), 2)
+    test.equal(code_of("io", "x", "", {}), nil)
+  end,
+
   ["an answer has as many values as before"] = function()
     test.equal(select("#", json.decode("1")), 1)
     test.equal(select("#", log.debug("x")), 0)

@@ -157,7 +157,8 @@ return {
   ["a file that is not there, or is a folder, is an error with its name"] = function()
     local err = test.fails("io", message.compose(with({ attachments = { "/nonexistent/x.pdf" } })))
     test.matches(err.message, "attachments%[1%].*/nonexistent/x.pdf")
-    test.fails("io", message.compose(with({ attachments = { "/tmp" } })))
+    test.equal(err.code, "ENOENT")
+    test.equal(test.fails("io", message.compose(with({ attachments = { "/tmp" } }))).code, "EISDIR")
   end,
 
   ["a file that becomes shorter ends the message"] = function()
@@ -286,7 +287,7 @@ return {
 
     ["a key that cannot be read is an error without it"] = function()
       local dkim = { domain = "x.org", selector = "s", key = "/nonexistent.pem" }
-      test.fails("io", message.compose(with({}), { dkim = dkim }))
+      test.equal(test.fails("io", message.compose(with({}), { dkim = dkim })).code, "ENOENT")
       dkim.key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
       local err = test.fails("protocol", message.compose(with({}), { dkim = dkim }))
       assert(not tostring(err):find("c2Vj"))

@@ -150,7 +150,7 @@ return {
     test.raises("bytes must be from 0 to", trace.start, { bytes = 1 << 40 })
     test.raises("unknown option", trace.start, { byte = 1 })
     local _, err = trace.start({ file = "/nowhere/at/all" })
-    test.fails("io", nil, err)
+    test.equal(test.fails("io", nil, err).code, "ENOENT")
   end,
 
   ["a connection that nobody names is dumped, without what looks like a secret"] = function()

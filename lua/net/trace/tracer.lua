@@ -125,8 +125,10 @@ function tracer.new(options)
   local write, flush, capture = options.write, function() end, nil
   local file = options.file
   if file then
-    local out, why = io.open(file, "wb")
-    if not out then return nil, cosocket.error("io", "trace.start", ("cannot write %s"):format(tostring(why))) end
+    local out, why, code = io.open(file, "wb")
+    if not out then
+      return nil, cosocket.error("io", "trace.start", ("cannot write %s"):format(tostring(why)), { code = code })
+    end
     local kind = file:match("%.(pcapng)$") or file:match("%.(pcap)$")
     if kind then
       capture = captures.new(out, kind)

@@ -12,6 +12,7 @@ use super::define;
 use crate::{
     clock::seconds,
     ffi::{self, TaskRef},
+    os,
     runtime::Control,
     scheduler::{State, TaskId},
     shared::{Grave, Shared},
@@ -143,5 +144,6 @@ pub(super) fn add_control(lua: &Lua, shared: &Rc<Shared>, control: &Rc<Control>,
         shared.collector.leave();
         Ok(())
     })?;
+    define(lua, shared, native, "errno_name", |_, _, number: i32| Ok(os::errno_name(number)))?;
     native.raw_set("kind", lua.create_function(|lua, value: Value| Ok(ffi::kind_of(lua, &value)))?)
 }

@@ -38,6 +38,8 @@ function cosocket.error(kind, op, message, fields)
   if fields then
     for name, value in pairs(fields) do err[name] = value end
   end
+  -- Lua's own functions tell numbers of what the system says.
+  if kind == "io" and math.type(err.code) == "integer" then err.code = native.errno_name(err.code) or err.code end
   return err
 end
 
